@@ -1,0 +1,176 @@
+"""Manifests: what a model is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Self
+
+import msgspec
+
+from towline.errors import InvalidManifest
+from towline.model.digest import Digest
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+
+MAX_MANIFEST_BYTES = 4 << 20
+"""The OCI distribution specification asks registries to take at least this much, and no model comes near it."""
+
+MAX_BLOB_BYTES = 1 << 46
+"""64 TiB: more than any file system here would hold, little enough for every offset to fit its field."""
+
+MODEL_LAYER = "application/vnd.ollama.image.model"
+PROJECTOR_LAYER = "application/vnd.ollama.image.projector"
+ADAPTER_LAYER = "application/vnd.ollama.image.adapter"
+TEMPLATE_LAYER = "application/vnd.ollama.image.template"
+LICENSE_LAYER = "application/vnd.ollama.image.license"
+PARAMS_LAYER = "application/vnd.ollama.image.params"
+CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A blob as a manifest names it; `size` is in bytes, from 0 to `MAX_BLOB_BYTES`."""
+
+    media_type: str
+    digest: Digest
+    size: int
+
+
+class _WireDescriptor(msgspec.Struct):
+    digest: str
+    size: int
+    media_type: str = msgspec.field(name="mediaType", default="")
+
+
+class _Wire(msgspec.Struct):
+    schema_version: int = msgspec.field(name="schemaVersion", default=2)
+    media_type: str = msgspec.field(name="mediaType", default="")
+    config: _WireDescriptor | None = None
+    layers: list[_WireDescriptor] | None = None
+    manifests: list[_WireIndexEntry] | None = None
+
+
+class _WirePlatform(msgspec.Struct):
+    architecture: str = ""
+    os: str = ""
+
+
+class _WireIndexEntry(msgspec.Struct):
+    digest: str
+    size: int = 0
+    media_type: str = msgspec.field(name="mediaType", default="")
+    platform: _WirePlatform | None = None
+
+
+_decoder = msgspec.json.Decoder(_Wire)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A model's manifest: the bytes as the registry sent them, and what they say.
+
+    `layers` keeps the manifest's order. `digest` is the SHA-256 of `raw`.
+    """
+
+    raw: bytes = field(repr=False)
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    digest: Digest
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Reads a Docker v2 or OCI image manifest.
+
+        Raises InvalidManifest for anything that is not one, or whose digests or sizes cannot be: hostile bytes of any
+        kind raise nothing else.
+        """
+        wire = _decode(raw)
+        if wire.manifests is not None and wire.layers is None:
+            raise InvalidManifest(
+                "the registry sent an index of several platforms, not one model; name the digest of one of its "
+                "manifests: model@sha256:…"
+            )
+        if wire.config is None or wire.layers is None:
+            missing = "config" if wire.config is None else "list of layers"
+            raise InvalidManifest(f"the registry sent a manifest without a {missing}; it is not a model")
+        layers = tuple(_descriptor(layer) for layer in wire.layers)
+        config = _descriptor(wire.config)
+        _one_size_each((*layers, config))
+        return cls(raw=raw, config=config, layers=layers, digest=Digest.of(raw))
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Each distinct blob once: the layers in their order, then the config."""
+        return tuple({blob.digest: blob for blob in (*self.layers, self.config)}.values())
+
+    @property
+    def size(self) -> int:
+        """Bytes of all blobs, as a list of models shows it."""
+        return sum(layer.size for layer in self.layers) + self.config.size
+
+    def layer(self, media_type: str) -> Descriptor | None:
+        """The first layer of this kind, if there is one."""
+        return next((layer for layer in self.layers if layer.media_type == media_type), None)
+
+
+def sole_entry(raw: bytes) -> Digest | None:
+    """If `raw` is an index with exactly one entry that fits, its digest; None where it is no index at all.
+
+    An entry fits when it is a manifest, not an attestation (those have the platform `unknown`). Raises
+    InvalidManifest where none or several fit.
+    """
+    wire = _decode(raw)
+    if wire.manifests is None or wire.layers is not None:
+        return None
+    fits = [
+        entry
+        for entry in wire.manifests
+        if entry.media_type in (DOCKER_MANIFEST, OCI_MANIFEST, "")
+        and (entry.platform is None or entry.platform.architecture != "unknown")
+    ]
+    if len(fits) != 1:
+        raise InvalidManifest(
+            f"the registry sent an index of {len(wire.manifests)} platforms, not one model; name the digest of one of "
+            "its manifests: model@sha256:…"
+        )
+    return _digest(fits[0].digest)
+
+
+def _decode(raw: bytes) -> _Wire:
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise InvalidManifest(f"the registry sent a manifest larger than {MAX_MANIFEST_BYTES >> 20} MiB; it is not a model")
+    try:
+        return _decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        hint = " but a web page" if raw.lstrip()[:1] == b"<" else ""
+        raise InvalidManifest(
+            f"the registry did not send a manifest{hint}; check that the name points to a model registry"
+        ) from None
+
+
+def _descriptor(wire: _WireDescriptor) -> Descriptor:
+    if not 0 <= wire.size <= MAX_BLOB_BYTES:
+        raise InvalidManifest("the registry sent a manifest with an impossible layer size; the model must be pushed again")
+    return Descriptor(wire.media_type, _digest(wire.digest), wire.size)
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except ValueError:
+        raise InvalidManifest(
+            f"the registry sent a manifest with an invalid digest {ascii(text[:40])}; the model must be pushed again"
+        ) from None
+
+
+def _one_size_each(blobs: Iterable[Descriptor]) -> None:
+    sizes: dict[Digest, int] = {}
+    for blob in blobs:
+        if sizes.setdefault(blob.digest, blob.size) != blob.size:
+            raise InvalidManifest(
+                f"the registry sent a manifest that gives two sizes for {blob.digest}; the model must be pushed again"
+            )

@@ -1,0 +1,160 @@
+"""Every setting of towline: its name, its default, its environment variable.
+
+Settings are read once, at the start of a process, and passed down; nothing below reads the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from towline.errors import InvalidRequest
+
+DEFAULT_PORT = 11434
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the daemon listens. `host` has no brackets, also for IPv6; `""` means every address."""
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads OLLAMA_HOST in every form that Ollama takes: host, `host:port`, `:port`, `[v6]:port`, with or without
+        a scheme and a path; `http://` alone means port 80, `https://` 443. An impossible port means the default.
+        """
+        value = text.strip().strip("\"'").strip()
+        scheme, separator, rest = value.partition("://")
+        if not separator:
+            scheme, rest = "", value
+        authority = rest.partition("/")[0]
+        default = {"http": 80, "https": 443}.get(scheme.lower(), DEFAULT_PORT)
+        if match := re.fullmatch(r"\[(.*)\](?::(.*))?", authority):
+            host, port = match[1], match[2]
+        elif authority.count(":") > 1:
+            host, port = authority, None
+        else:
+            host, _, port = authority.partition(":")
+        if not value:
+            return cls()
+        return cls(host if host or port is not None and authority.startswith(":") else cls.host, _port(port, default))
+
+    @property
+    def url(self) -> str:
+        """The address under which a client on this machine reaches the daemon."""
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def _port(text: str | None, default: int) -> int:
+    if not text:
+        return default
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536 else DEFAULT_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """One endpoint configured for a registry host; several for one host are tried in their order."""
+
+    host: str
+    url: str
+
+
+def parse_mirrors(text: str) -> tuple[Mirror, ...]:
+    """Reads TOWLINE_MIRRORS: `host=endpoint,…`; an endpoint is a URL, or a bare host, which means https.
+
+    Raises InvalidRequest for an entry that is not of this form.
+    """
+    mirrors = []
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        host, equals, url = (piece.strip() for piece in entry.partition("="))
+        if "://" not in url:
+            url = f"https://{url}"
+        if not equals or not re.fullmatch(r"[A-Za-z0-9_.:-]+", host) or not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url):
+            raise InvalidRequest(
+                f"TOWLINE_MIRRORS holds {ascii(host)!s} with an entry that is not host=endpoint; "
+                "write it as registry.ollama.ai=https://mirror.example,…"
+            )
+        mirrors.append(Mirror(host.lower(), url.rstrip("/")))
+    return tuple(mirrors)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip().lower() for word in text.split(",") if word.strip())
+
+
+def _flag(text: str) -> bool:
+    return text.strip().strip("\"'").lower() not in ("", "0", "false", "no", "off", "f", "n")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one process of towline works with. Times are in seconds, sizes in bytes."""
+
+    models: Path = field(default_factory=lambda: Path.home() / ".ollama" / "models")
+    """The store (OLLAMA_MODELS)."""
+    listen: Listen = Listen()
+    """Where the daemon listens (OLLAMA_HOST)."""
+    origins: tuple[str, ...] = ()
+    """Further web origins that may call the daemon; `*` in them is a wild card (OLLAMA_ORIGINS)."""
+    noprune: bool = False
+    """Keep layers that nothing uses any more (OLLAMA_NOPRUNE)."""
+    mirrors: tuple[Mirror, ...] = ()
+    """Endpoints that replace a registry host (TOWLINE_MIRRORS)."""
+    plain_http: tuple[str, ...] = ()
+    """Registry hosts, with their port, that speak plain HTTP (TOWLINE_PLAIN_HTTP); loopback always does."""
+    serve_registry: bool | None = None
+    """Answer `/v2/` (TOWLINE_SERVE_REGISTRY); unset, only on loopback."""
+    connections: int = 16
+    """Connections of the whole process that carry blobs, each on a thread of its own (TOWLINE_CONNECTIONS)."""
+    connections_per_blob: int = 8
+    """Connections one blob may use (TOWLINE_CONNECTIONS_PER_BLOB)."""
+    stall_timeout: float = 30.0
+    """How long a download goes on without a new byte from any source before it fails (TOWLINE_STALL_TIMEOUT)."""
+    refused_timeout: float = 4.0
+    """How long a refused connection is tried again, for a registry that restarts: under the contract's 5 s."""
+    connect_timeout: float = 10.0
+    """How long one connection may take to be made, TLS included."""
+    staging_ttl: float = 14 * 86400.0
+    """Age at which partial downloads that no pull came back to are removed (TOWLINE_STAGING_TTL)."""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Reads what the environment says; what it leaves open keeps its default. Raises InvalidRequest."""
+        given: dict[str, object] = {}
+        if models := environ.get("OLLAMA_MODELS", "").strip():
+            given["models"] = Path(models).expanduser()
+        if host := environ.get("OLLAMA_HOST", "").strip():
+            given["listen"] = Listen.parse(host)
+        given["origins"] = _words(environ.get("OLLAMA_ORIGINS", ""))
+        given["noprune"] = _flag(environ.get("OLLAMA_NOPRUNE", ""))
+        given["mirrors"] = parse_mirrors(environ.get("TOWLINE_MIRRORS", ""))
+        given["plain_http"] = _words(environ.get("TOWLINE_PLAIN_HTTP", ""))
+        if serve := environ.get("TOWLINE_SERVE_REGISTRY", "").strip():
+            given["serve_registry"] = _flag(serve)
+        for name, (low, high) in _INTEGERS.items():
+            if text := environ.get(f"TOWLINE_{name.upper()}", "").strip():
+                given[name] = int(_number(f"TOWLINE_{name.upper()}", text, low, high))
+        for name, (low, high) in _SECONDS.items():
+            if text := environ.get(f"TOWLINE_{name.upper()}", "").strip():
+                given[name] = _number(f"TOWLINE_{name.upper()}", text, low, high)
+        return cls(**given)  # type: ignore[arg-type]
+
+
+_INTEGERS = {"connections": (1, 64), "connections_per_blob": (1, 64)}
+_SECONDS = {"stall_timeout": (1, 86400), "staging_ttl": (0, 3650 * 86400)}
+
+
+def _number(name: str, text: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise InvalidRequest(f"{name} is {ascii(text[:40])}, but takes a number from {low:g} to {high:g}")
+    return value
