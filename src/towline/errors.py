@@ -23,6 +23,9 @@ status in one place.
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class TowlineError(Exception):
     """The root: `str(error)` is the sentence to show."""
@@ -90,3 +93,22 @@ class NoSpace(StoreError):
 
 class Cancelled(TowlineError):
     """Nobody waits for the result any longer."""
+
+
+def store_error(error: OSError) -> StoreError:
+    """The sentence for what the operating system said of the store; its paths stay out of it."""
+    if error.errno == errno.ENOSPC:
+        return NoSpace("the disk is full; free some space and pull again, what arrived is kept")
+    if error.errno == errno.EDQUOT:
+        return NoSpace("the disk quota is used up; free some space and pull again, what arrived is kept")
+    if error.errno == errno.EROFS:
+        return StoreError(
+            "the store is on a read-only file system; make it writable or set OLLAMA_MODELS to another folder"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return StoreError("the store cannot be written; check the owner and the permissions of its folder")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return StoreError("a folder of the store was removed while it was in use; pull again")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return StoreError("too many files are open; raise the limit (ulimit -n) or lower TOWLINE_CONNECTIONS")
+    return StoreError(f"the store cannot be used ({os.strerror(error.errno or 0).lower()}); check its disk")

@@ -42,7 +42,7 @@ class Listen:
             host, _, port = authority.partition(":")
         if not value:
             return cls()
-        return cls(host if host or port is not None and authority.startswith(":") else cls.host, _port(port, default))
+        return cls(host if host or (port is not None and authority.startswith(":")) else cls.host, _port(port, default))
 
     @property
     def url(self) -> str:
@@ -75,7 +75,11 @@ def parse_mirrors(text: str) -> tuple[Mirror, ...]:
         host, equals, url = (piece.strip() for piece in entry.partition("="))
         if "://" not in url:
             url = f"https://{url}"
-        if not equals or not re.fullmatch(r"[A-Za-z0-9_.:-]+", host) or not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url):
+        if (
+            not equals
+            or not re.fullmatch(r"[A-Za-z0-9_.:-]+", host)
+            or not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url)
+        ):
             raise InvalidRequest(
                 f"TOWLINE_MIRRORS holds {ascii(host)!s} with an entry that is not host=endpoint; "
                 "write it as registry.ollama.ai=https://mirror.example,…"
@@ -156,5 +160,5 @@ def _number(name: str, text: str, low: float, high: float) -> float:
     except ValueError:
         value = low - 1
     if not low <= value <= high:
-        raise InvalidRequest(f"{name} is {ascii(text[:40])}, but takes a number from {low:g} to {high:g}")
+        raise InvalidRequest(f"{name} is {text[:40]!a}, but takes a number from {low:g} to {high:g}")
     return value

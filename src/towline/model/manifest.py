@@ -142,7 +142,9 @@ def sole_entry(raw: bytes) -> Digest | None:
 
 def _decode(raw: bytes) -> _Wire:
     if len(raw) > MAX_MANIFEST_BYTES:
-        raise InvalidManifest(f"the registry sent a manifest larger than {MAX_MANIFEST_BYTES >> 20} MiB; it is not a model")
+        raise InvalidManifest(
+            f"the registry sent a manifest larger than {MAX_MANIFEST_BYTES >> 20} MiB; it is not a model"
+        )
     try:
         return _decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
@@ -154,7 +156,9 @@ def _decode(raw: bytes) -> _Wire:
 
 def _descriptor(wire: _WireDescriptor) -> Descriptor:
     if not 0 <= wire.size <= MAX_BLOB_BYTES:
-        raise InvalidManifest("the registry sent a manifest with an impossible layer size; the model must be pushed again")
+        raise InvalidManifest(
+            "the registry sent a manifest with an impossible layer size; the model must be pushed again"
+        )
     return Descriptor(wire.media_type, _digest(wire.digest), wire.size)
 
 
@@ -163,7 +167,7 @@ def _digest(text: str) -> Digest:
         return Digest.parse(text)
     except ValueError:
         raise InvalidManifest(
-            f"the registry sent a manifest with an invalid digest {ascii(text[:40])}; the model must be pushed again"
+            f"the registry sent a manifest with an invalid digest {text[:40]!a}; the model must be pushed again"
         ) from None
 
 

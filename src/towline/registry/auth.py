@@ -1,0 +1,121 @@
+"""From a registry's challenge to a header: Bearer tokens for anonymous use, a clear word where that is not enough."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from dataclasses import dataclass
+from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+
+import msgspec
+
+from towline.errors import RegistryError, SourceBusy, SourceGone, SourceLied
+from towline.registry.endpoints import Endpoint, Transport
+from towline.registry.http import Call
+
+MAX_TOKEN_BYTES = 1 << 20
+_MAX_REDIRECTS = 5
+_DEFAULT_LIFE = 60.0
+"""Seconds that a token lives when the answer does not say so, by the Docker token specification."""
+
+_PARAM = re.compile(r'\s*([A-Za-z0-9_.-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*,?')
+_SCHEME = re.compile(r"\s*,?\s*([A-Za-z][A-Za-z0-9_-]*)(?:\s+|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One challenge of a `WWW-Authenticate` header: RFC 9110, section 11.6.1. `scheme` is lower case."""
+
+    scheme: str
+    params: dict[str, str]
+
+
+def parse_challenges(header: str) -> list[Challenge]:
+    """Reads all challenges of a header; what cannot be read ends the list."""
+    found: list[Challenge] = []
+    at = 0
+    while match := _SCHEME.match(header, at):
+        at = match.end()
+        params: dict[str, str] = {}
+        while param := _PARAM.match(header, at):
+            quoted, bare = param[2], param[3]
+            params[param[1].lower()] = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else bare
+            at = param.end()
+        found.append(Challenge(match[1].lower(), params))
+    return found
+
+
+class _TokenAnswer(msgspec.Struct):
+    token: str | None = None
+    access_token: str | None = None
+    expires_in: float | None = None
+
+
+class Tokens:
+    """The tokens of one process, by endpoint and repository. Safe from many threads."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], tuple[str, float]] = {}
+
+    def header(self, endpoint: Endpoint, repository: str) -> dict[str, str]:
+        """The headers that a request to this endpoint carries: empty as long as nothing asked for any."""
+        with self._lock:
+            token, until = self._known.get((endpoint.base, repository), ("", 0.0))
+        return {"Authorization": f"Bearer {token}"} if time.monotonic() < until else {}
+
+    def answer(self, call: Call, endpoint: Endpoint, repository: str, header: str, timeout: float) -> None:
+        """Meets a 401: fetches a token for reading the repository, which `header` then gives.
+
+        Raises RegistryError where there is no way in without credentials; SourceBusy and SourceGone as a request does.
+        """
+        challenges = parse_challenges(header)
+        bearer = next((c for c in challenges if c.scheme == "bearer" and c.params.get("realm")), None)
+        if bearer is None:
+            raise RegistryError(
+                f"{endpoint.shown} wants a login, and towline has no credentials for it; "
+                "check the name, or use a registry that can be read without"
+            )
+        token, life = self._fetch(call, endpoint, repository, bearer, timeout)
+        with self._lock:
+            self._known[endpoint.base, repository] = (token, time.monotonic() + life)
+
+    def forget(self, endpoint: Endpoint, repository: str) -> None:
+        """Drops a token that was refused."""
+        with self._lock:
+            self._known.pop((endpoint.base, repository), None)
+
+    def _fetch(
+        self, call: Call, endpoint: Endpoint, repository: str, challenge: Challenge, timeout: float
+    ) -> tuple[str, float]:
+        realm = urlsplit(urljoin(endpoint.base + "/", challenge.params["realm"]))
+        scope = challenge.params.get("scope") or f"repository:{repository}:pull"
+        query = {"scope": scope} | ({"service": challenge.params["service"]} if "service" in challenge.params else {})
+        url = urlunsplit(realm._replace(query="&".join(filter(None, (realm.query, urlencode(query)))), fragment=""))
+        previous = endpoint.base
+        for _ in range(_MAX_REDIRECTS):
+            if not self._transport.allows(url, after=previous):
+                raise RegistryError(
+                    f"{endpoint.shown} sends its logins to an address that is not HTTPS; "
+                    "name that host in TOWLINE_PLAIN_HTTP if it is meant"
+                )
+            response = call.send("GET", url, {"Accept": "application/json"}, timeout=timeout)
+            if response.status not in (301, 302, 303, 307, 308) or "Location" not in response.headers:
+                break
+            previous, url = url, urljoin(url, response.headers["Location"])
+        if response.status == 429 or response.status >= 500:
+            raise SourceBusy(f"{response.host}, the token service of {endpoint.shown}, answers {response.status}")
+        if response.status != 200:
+            raise RegistryError(
+                f"{endpoint.shown} refuses an anonymous token (status {response.status}); it wants a login"
+            )
+        try:
+            answer = msgspec.json.decode(response.read(MAX_TOKEN_BYTES), type=_TokenAnswer)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SourceLied):
+            raise SourceGone(f"{response.host} does not send a token for {endpoint.shown}") from None
+        token = answer.token or answer.access_token
+        if not token or not token.isascii() or not token.isprintable():
+            raise SourceGone(f"{response.host} does not send a token for {endpoint.shown}")
+        return token, max(answer.expires_in or _DEFAULT_LIFE, _DEFAULT_LIFE) - 5

@@ -1,0 +1,179 @@
+"""Asking a registry what a model is."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from towline.errors import InvalidManifest, NotFound, RegistryError, SourceBusy, SourceGone, SourceLied
+from towline.model.digest import Digest
+from towline.model.manifest import (
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
+    MAX_MANIFEST_BYTES,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Manifest,
+    sole_entry,
+)
+from towline.model.name import ModelName
+from towline.registry.access import Access, check_status
+from towline.registry.blob import RegistryBlob
+from towline.registry.endpoints import Endpoint, endpoints, transport
+from towline.registry.http import Call, HttpClient
+from towline.settings import Settings
+
+_ACCEPT = ", ".join((DOCKER_MANIFEST, OCI_MANIFEST, OCI_INDEX, DOCKER_INDEX))
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a name means now: its manifest, and the endpoints that serve its blobs, best first."""
+
+    name: ModelName
+    manifest: Manifest
+    endpoints: tuple[Endpoint, ...]
+
+
+class Registry:
+    """The registries of the world as one process sees them. Safe to use from many threads; `close` it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client = HttpClient(connections=settings.connections, connect_timeout=settings.connect_timeout)
+        self._access = Access(self._client, transport(settings))
+        self._timeout = max(settings.stall_timeout / 2, 1.0)
+
+    def call(self) -> Call:
+        """A conversation for `resolve`, which another thread can cancel."""
+        return self._client.call()
+
+    def close(self) -> None:
+        """Closes the idle connections."""
+        self._client.close()
+
+    def resolve(self, call: Call, name: ModelName) -> Resolved:
+        """Fetches and validates the manifest from the first endpoint that has it.
+
+        An endpoint that fails is passed over. Where none answers, all are asked again, for `refused_timeout` seconds
+        if every one refused the connection, else for `stall_timeout`. Raises NotFound if no endpoint has the model
+        and one said so; InvalidManifest; RegistryError; Cancelled.
+        """
+        candidates = endpoints(name.host, self._settings)
+        start = time.monotonic()
+        pause = _FIRST_PAUSE
+        while True:
+            failures: list[Exception] = []
+            for index, endpoint in enumerate(candidates):
+                try:
+                    manifest = self._manifest(call, endpoint, name)
+                except (SourceBusy, SourceGone, SourceLied, RegistryError, NotFound) as error:
+                    failures.append(error)
+                    continue
+                return Resolved(name, manifest, (endpoint, *candidates[:index], *candidates[index + 1 :]))
+            spent = time.monotonic() - start
+            wait = self._next_pause(failures, spent, pause)
+            if wait is None:
+                raise _summed_up(name, failures)
+            call.wait(wait)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def source(self, endpoint: Endpoint, name: ModelName, blob: Descriptor) -> RegistryBlob:
+        """The blob as this endpoint has it."""
+        return RegistryBlob(self._access, endpoint, name.repository, blob, self._timeout)
+
+    def _next_pause(self, failures: list[Exception], spent: float, pause: float) -> float | None:
+        """How long to wait before all endpoints are asked again, in seconds; None where waiting is over or useless."""
+        busy = [error for error in failures if isinstance(error, SourceBusy)]
+        if not busy or any(isinstance(error, NotFound) for error in failures):
+            return None
+        refused = all(error.refused for error in busy)
+        budget = (self._settings.refused_timeout if refused else self._settings.stall_timeout) - spent
+        if budget <= 0:
+            return None
+        asked = max((error.retry_after for error in busy if error.retry_after is not None), default=None)
+        wanted = asked if asked is not None else pause * random.uniform(0.75, 1.25)  # noqa: S311
+        return min(wanted, budget)
+
+    def _manifest(self, call: Call, endpoint: Endpoint, name: ModelName) -> Manifest:
+        if name.digest is None:
+            return self._fetched(call, endpoint, name, name.tag)
+        try:
+            return self._fetched(call, endpoint, name, str(name.digest))
+        except NotFound:
+            manifest = self._fetched(call, endpoint, name, name.tag)
+        if manifest.digest != name.digest:
+            raise InvalidManifest(
+                f"{endpoint.shown} has {name} with digest {manifest.digest}, not the pinned one; "
+                "drop the digest to take what is there"
+            )
+        return manifest
+
+    def _fetched(self, call: Call, endpoint: Endpoint, name: ModelName, reference: str) -> Manifest:
+        raw = self._raw(call, endpoint, name, reference)
+        entry = sole_entry(raw)
+        if entry is not None:
+            raw = self._raw(call, endpoint, name, str(entry))
+            _check_digest(raw, entry, endpoint)
+        elif reference.startswith("sha256:"):
+            _check_digest(raw, Digest.parse(reference), endpoint)
+        return Manifest.parse(raw)
+
+    def _raw(self, call: Call, endpoint: Endpoint, name: ModelName, reference: str) -> bytes:
+        url = endpoint.url(name.repository, "manifests", reference)
+        landing = self._access.get(call, endpoint, name.repository, url, {"Accept": _ACCEPT}, timeout=self._timeout)
+        response = landing.response
+        if response.status in (400, 404) and (response.status == 404 or _says_name_invalid(response.read(1 << 20))):
+            raise NotFound(f"model {str(name)!r} not found at {endpoint.shown}; check its name and tag")
+        check_status(response, f"the manifest of {name}")
+        if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
+            raise InvalidManifest(f"{endpoint.shown} sends the manifest compressed, which was not asked for")
+        try:
+            return response.read(MAX_MANIFEST_BYTES)
+        except SourceLied:
+            raise InvalidManifest(
+                f"{endpoint.shown} sends a manifest larger than {MAX_MANIFEST_BYTES >> 20} MiB; it is not a model"
+            ) from None
+
+
+def _check_digest(raw: bytes, wanted: Digest, endpoint: Endpoint) -> None:
+    if Digest.of(raw) != wanted:
+        raise InvalidManifest(
+            f"{endpoint.shown} sends another manifest for digest {wanted}; pull again, or from elsewhere"
+        )
+
+
+class _OciError(msgspec.Struct):
+    code: str = ""
+
+
+class _OciErrors(msgspec.Struct):
+    errors: list[_OciError] = []
+
+
+def _says_name_invalid(body: bytes) -> bool:
+    try:
+        answer = msgspec.json.decode(body, type=_OciErrors)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return any(error.code == "NAME_INVALID" for error in answer.errors)
+
+
+def _summed_up(name: ModelName, failures: list[Exception]) -> Exception:
+    """The one error that tells the most: a 404 first, then what waiting cannot cure, then the rest."""
+    for error in failures:
+        if isinstance(error, NotFound):
+            return error
+    for kind in (RegistryError, SourceGone, SourceLied, SourceBusy):
+        for error in failures:
+            if isinstance(error, InvalidManifest):
+                return error
+            if isinstance(error, kind):
+                return RegistryError(f"cannot pull {name}: {error}")
+    return RegistryError(f"cannot pull {name}: no endpoint is configured for {name.host}")

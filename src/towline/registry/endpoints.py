@@ -1,0 +1,90 @@
+"""Where a registry host is reached, and over which transport."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from towline.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One place that answers for a registry host. `base` has no trailing slash; `mirror_of` is set on a mirror."""
+
+    base: str
+    mirror_of: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """How error sentences name it: the host, with its port."""
+        return urlsplit(self.base).netloc
+
+    def url(self, repository: str, kind: str, reference: str) -> str:
+        """The address of a manifest or a blob; a mirror is told for whom it answers, by containerd's convention."""
+        query = f"?ns={self.mirror_of}" if self.mirror_of else ""
+        return f"{self.base}/v2/{repository}/{kind}/{reference}{query}"
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """The transport rule: HTTPS always, but for loopback and for what the operator's configuration names as plain.
+
+    `plain` holds `host` or `host:port`, lower case. Nothing in a request can add to it.
+    """
+
+    plain: frozenset[str]
+
+    def allows(self, url: str, *, after: str | None = None) -> bool:
+        """Whether this address may be asked; `after` is the one that redirected there, and HTTPS never falls back."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            return False
+        if parts.username is not None or not parts.hostname:
+            return False
+        if parts.scheme == "https":
+            return True
+        if parts.scheme != "http" or (after is not None and after.startswith("https:")):
+            return False
+        return self.is_plain(parts.hostname, port)
+
+    def is_plain(self, host: str, port: int | None) -> bool:
+        """Whether plain HTTP is meant for this host."""
+        names = {host, f"{host}:{port or 80}"} if port in (None, 80) else {f"{host}:{port}", host}
+        return is_loopback(host) or not names.isdisjoint(self.plain)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, without its port, is this machine by its very name."""
+    bare = host.strip("[]").lower()
+    if bare == "localhost" or bare.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return False
+
+
+def transport(settings: Settings) -> Transport:
+    """The rule that follows from the configuration: plain hosts, and mirrors written `http://`."""
+    mirrors = (urlsplit(mirror.url) for mirror in settings.mirrors)
+    named = {url.netloc.lower() for url in mirrors if url.scheme == "http"}
+    return Transport(frozenset(settings.plain_http) | named)
+
+
+def endpoints(host: str, settings: Settings) -> tuple[Endpoint, ...]:
+    """The endpoints of a registry host, in the order in which they are tried.
+
+    Those that are configured replace the host; it is among them only if it is listed itself.
+    """
+    configured = [mirror.url for mirror in settings.mirrors if mirror.host == host.lower()]
+    if not configured:
+        name, _, port = host.partition(":")
+        plain = transport(settings).is_plain(name.lower(), int(port) if port else None)
+        return (Endpoint(f"{'http' if plain else 'https'}://{host}"),)
+    return tuple(
+        Endpoint(url, mirror_of=None if urlsplit(url).netloc.lower() == host.lower() else host) for url in configured
+    )

@@ -1,0 +1,293 @@
+"""The one module that knows the HTTP client beneath.
+
+A `Call` is one conversation that another thread can cancel at any moment after its connection is made: while it
+waits for the first header as well as in the middle of a body. Nothing here follows a redirect, retries, or knows what
+a registry is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Mapping
+from http.client import HTTPException
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, LocationValueError, NameResolutionError, NewConnectionError, SSLError
+from urllib3.exceptions import TimeoutError as UrlTimeoutError
+
+from towline import _version
+from towline.errors import Cancelled, SourceBusy, SourceGone, SourceLied
+
+USER_AGENT = f"towline/{_version.__version__}"
+
+_COPY_STEP = 128 << 10
+
+
+class _Active(threading.local):
+    call: Call | None = None
+
+
+_active = _Active()
+
+
+class _PlainConnection(HTTPConnection):
+    def getresponse(self) -> Any:
+        _attach(self.sock)
+        return super().getresponse()
+
+
+class _TlsConnection(HTTPSConnection):
+    def getresponse(self) -> Any:
+        _attach(self.sock)
+        return super().getresponse()
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+def _attach(sock: socket.socket | None) -> None:
+    if _active.call is not None and sock is not None:
+        _active.call._use(sock)
+
+
+class HttpClient:
+    """Pooled connections, kept alive, certificates checked against the system's trust.
+
+    Safe to use from many threads. `connections` idle connections a host are kept; more may be open at once.
+    """
+
+    def __init__(self, *, connections: int, connect_timeout: float) -> None:
+        self._connect_timeout = connect_timeout
+        self._manager = urllib3.PoolManager(
+            num_pools=64,
+            maxsize=connections,
+            retries=False,
+            ssl_context=ssl.create_default_context(),
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+        )
+        self._manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+
+    def call(self) -> Call:
+        """A new conversation; close it."""
+        return Call(self._manager, self._connect_timeout)
+
+    def close(self) -> None:
+        """Closes the idle connections."""
+        self._manager.clear()
+
+
+class Call:
+    """One conversation: requests one after another, at most one response open at a time.
+
+    Used by one thread; `cancel` may be called from any other, and makes whatever goes on here raise Cancelled.
+    """
+
+    def __init__(self, manager: urllib3.PoolManager, connect_timeout: float) -> None:
+        self._manager = manager
+        self._connect_timeout = connect_timeout
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._response: Response | None = None
+        self._cancelled = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancelled.is_set()
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], *, timeout: float) -> Response:
+        """Sends a request without a body and returns the response when its headers are there, whatever its status.
+
+        `timeout` bounds, in seconds, each wait for bytes, not the whole. A response that is still open is closed.
+
+        Raises SourceBusy where trying again may help, SourceGone where it cannot (a certificate that is not to be
+        trusted), Cancelled.
+        """
+        self.close()
+        self.check()
+        _active.call = self
+        try:
+            raw = self._manager.urlopen(
+                method,
+                url,
+                headers={**self._manager.headers, **headers},
+                preload_content=False,
+                decode_content=False,
+                redirect=False,
+                retries=False,
+                timeout=urllib3.Timeout(connect=self._connect_timeout, read=timeout),
+            )
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
+            self.check()
+            raise _translated(error, host_of(url)) from None
+        finally:
+            _active.call = None
+        self._response = Response(self, raw, host_of(url))
+        self.check()
+        return self._response
+
+    def check(self) -> None:
+        """Raises Cancelled after `cancel`."""
+        if self._cancelled.is_set():
+            raise Cancelled("the download was stopped")
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps; raises Cancelled at once when another thread cancels."""
+        self._cancelled.wait(seconds)
+        self.check()
+
+    def cancel(self) -> None:
+        """From any thread, any number of times: what blocks here raises Cancelled within milliseconds."""
+        with self._lock:
+            self._cancelled.set()
+            if self._socket is not None:
+                # Not the TLS socket's own `shutdown`: that one would have the reader take ciphertext for data.
+                with contextlib.suppress(OSError):  # it is closed already
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Closes the open response; its connection is kept only if the body was read to its end."""
+        with self._lock:
+            self._socket = None
+            response, self._response = self._response, None
+        if response is not None:
+            response._close()
+
+    def _let_go(self) -> None:
+        """The connection goes back to the pool: a later `cancel` must not touch it."""
+        with self._lock:
+            self._socket = None
+
+    def _use(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._socket = sock
+        if self._cancelled.is_set():
+            self.cancel()
+
+
+class Response:
+    """The answer to one request of `host`. `headers` compares names without regard to case."""
+
+    def __init__(self, call: Call, raw: Any, host: str) -> None:
+        self.host = host
+        self._call = call
+        self._raw = raw
+        self.status: int = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+        original = raw._original_response
+        self._direct = (
+            original if original is not None and not original.chunked and original.length is not None else None
+        )
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fills the start of `buffer` with what has arrived, waiting for at least one byte; 0 is the end of the body.
+
+        Raises SourceBusy when the connection breaks or is silent for too long, Cancelled.
+        """
+        try:
+            count = self._receive(buffer)
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
+            self._call.check()
+            raise _translated(error, self.host) from None
+        self._call.check()
+        return count
+
+    def read(self, limit: int) -> bytes:
+        """The whole body. Raises SourceLied if it is longer than `limit` bytes, else as `readinto` does."""
+        buffer = bytearray(min(limit + 1, 64 << 10))
+        body = bytearray()
+        while count := self.readinto(memoryview(buffer)):
+            body += buffer[:count]
+            if len(body) > limit:
+                raise SourceLied(f"{self.host} sends more than {limit} bytes")
+        return bytes(body)
+
+    def _receive(self, buffer: memoryview) -> int:
+        if self._direct is None:
+            data = self._raw.read1(min(len(buffer), _COPY_STEP))
+            buffer[: len(data)] = data
+            return len(data)
+        # Straight from the socket into the caller's buffer, one receive a call: urllib3's own `readinto` allocates
+        # and copies, http.client's waits until the buffer is full.
+        left = self._direct.length
+        if not left:
+            return 0
+        count: int = self._direct.fp.readinto1(buffer[:left])
+        self._direct.length = left - count
+        if count == 0:
+            raise ConnectionResetError("the body ended early")
+        if count == left:
+            self._direct.read()
+            self._call._let_go()
+            self._raw.release_conn()
+        return count
+
+    def _close(self) -> None:
+        self._raw.close()
+
+
+def _translated(error: Exception, host: str) -> SourceBusy | SourceGone:
+    """What an error of the client beneath means, in words that name the host and nothing more of the address."""
+    links = _links(error)
+    untrusted = next((link for link in links if isinstance(link, ssl.SSLCertVerificationError)), None)
+    if untrusted is not None:
+        why = untrusted.verify_message or "verification failed"
+        return SourceGone(f"the TLS certificate of {host} cannot be trusted ({why}); check the system's certificates")
+    if any(isinstance(link, NameResolutionError) for link in links):
+        return SourceBusy(f"the name {host} cannot be resolved; check it and the network", refused=True)
+    if any(isinstance(link, ConnectionRefusedError) or "refused" in str(link) for link in links):
+        return SourceBusy(f"{host} refuses connections; check the address, and that it runs", refused=True)
+    if any(isinstance(link, (TimeoutError, UrlTimeoutError)) for link in links):
+        return SourceBusy(f"{host} does not answer in time; check the network")
+    if any(isinstance(link, NewConnectionError) for link in links):
+        return SourceBusy(f"{host} cannot be reached; check the network")
+    if any(isinstance(link, (SSLError, ssl.SSLError)) for link in links):
+        if any("WRONG_VERSION_NUMBER" in str(link) or "HTTP_REQUEST" in str(link) for link in links):
+            return SourceGone(
+                f"{host} does not speak TLS; name it in TOWLINE_PLAIN_HTTP if it is meant to be plain HTTP"
+            )
+        return SourceBusy(f"the TLS connection to {host} failed")
+    if isinstance(error, (LocationValueError, UnicodeError)):
+        return SourceGone(f"{host} is not a valid address")
+    return SourceBusy(f"the connection to {host} was lost")
+
+
+def _links(error: BaseException) -> list[BaseException]:
+    """The error and what it wraps: the client keeps the cause in its arguments, its `reason` or its context."""
+    found: list[BaseException] = []
+    todo: list[object] = [error]
+    while todo and len(found) < 16:
+        link = todo.pop()
+        if isinstance(link, BaseException) and link not in found:
+            found.append(link)
+            todo += [getattr(link, "reason", None), link.__cause__, link.__context__, *link.args]
+    return found
+
+
+def host_of(url: str) -> str:
+    """The host of an address, with its port, safe to show: no user, no path, no query."""
+    try:
+        return ascii(urlsplit(url).netloc.rpartition("@")[2][:80])[1:-1]
+    except ValueError:
+        return "an invalid address"

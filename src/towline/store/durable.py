@@ -1,0 +1,77 @@
+"""Writing so that it lasts, and linking so that nothing is ever seen half done."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from pathlib import Path
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the entries of a folder last. Raises OSError."""
+    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_file(path: Path) -> None:
+    """Makes the bytes of a file last. Raises OSError."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def make_folders(path: Path) -> None:
+    """Makes a folder and what it stands in, each one durably in its own. Raises OSError."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def link(source: Path, target: Path) -> bool:
+    """Puts the file at `source` at `target` too; False where the file system has no hard links.
+
+    What stands at `target` stays if it is the same file, or of the same length; anything else is replaced in one step.
+    Raises OSError; FileNotFoundError where `source` is gone.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        there, here = os.stat(target), os.stat(source)
+        if there.st_ino != here.st_ino and there.st_size != here.st_size:
+            beside = source.parent / f".{uuid.uuid4().hex}"
+            os.link(source, beside)
+            os.rename(beside, target)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            return False
+        raise
+    return True
+
+
+def write_file(path: Path, data: bytes, tmp: Path) -> None:
+    """Writes a file durably and in one step; `tmp` is a folder on the same file system. Raises OSError."""
+    beside = tmp / uuid.uuid4().hex
+    try:
+        with open(beside, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(beside, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise
+    sync_folder(path.parent)

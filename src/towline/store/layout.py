@@ -1,0 +1,89 @@
+"""Where everything lies in a store.
+
+    blobs/sha256-<hex>                              whole blobs, Ollama's
+    manifests/<host>/<namespace>/<model>/<tag>      manifests, Ollama's
+    towline/staging/<hex>/                          a blob that grows: data, journal; once it is verified: whole
+    towline/locks/                                  who works on what
+    towline/pins/<pull>/                            hard links that keep a pull's blobs from being cleaned away
+    towline/tmp/                                    files that are renamed into place
+
+`towline/` stands in `blobs/` where that is on another file system: an Ollama leaves directories there alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from towline.model.digest import Digest
+from towline.model.name import ModelName
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of the store at `root`. Nothing here writes."""
+
+    root: Path
+
+    @cached_property
+    def blobs(self) -> Path:
+        """Whole blobs."""
+        return self.root / "blobs"
+
+    @cached_property
+    def manifests(self) -> Path:
+        """Manifests, four levels deep."""
+        return self.root / "manifests"
+
+    @cached_property
+    def own(self) -> Path:
+        """What is towline's: on the file system of the blobs, so that a link into them is always possible."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.blobs.stat().st_dev != self.root.stat().st_dev:
+                return self.blobs / "towline"
+        return self.root / "towline"
+
+    @cached_property
+    def staging(self) -> Path:
+        """One folder a growing blob."""
+        return self.own / "staging"
+
+    @cached_property
+    def locks(self) -> Path:
+        """Lock files, empty."""
+        return self.own / "locks"
+
+    @cached_property
+    def pins(self) -> Path:
+        """One folder a pull."""
+        return self.own / "pins"
+
+    @cached_property
+    def tmp(self) -> Path:
+        """Files on their way to a place on the blobs' file system."""
+        return self.own / "tmp"
+
+    def blob(self, digest: Digest) -> Path:
+        """Where the whole blob lies, if it is here."""
+        return self.blobs / digest.file_name
+
+    def manifest(self, name: ModelName) -> Path:
+        """Where the manifest of a model lies: in the spelling that the store has, part by part, else the given one."""
+        path = self.manifests
+        for part in (name.host, name.namespace, name.model, name.tag):
+            path = path / _spelled(path, part)
+        return path
+
+
+def _spelled(folder: Path, part: str) -> str:
+    """The entry of `folder` that is `part` but for its case; `part` itself where it is there, or nothing is."""
+    if os.path.lexists(folder / part):
+        return part
+    try:
+        entries = sorted(os.listdir(folder))
+    except OSError:
+        return part
+    return next((entry for entry in entries if entry.lower() == part.lower()), part)

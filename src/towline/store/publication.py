@@ -1,0 +1,240 @@
+"""One model on its way into the store: what it needs is held fast from the first look to the last.
+
+An Ollama on the same folder deletes blobs that no manifest names, at moments of its own. So what is here already is
+pinned by a hard link before anyone relies on it, and after the manifest stands, the blobs are looked at once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from towline.errors import NoSpace, StoreError, store_error
+from towline.model.digest import Digest
+from towline.model.manifest import Descriptor, Manifest
+from towline.model.name import ModelName
+from towline.store.durable import link, make_folders, sync_folder, write_file
+from towline.store.layout import Layout
+from towline.store.locks import FileLock, waiting_for
+from towline.store.staging import StagedBlob, has_file
+
+_DIGESTS = re.compile(rb"sha256:([0-9a-f]{64})")
+_TRIES = 5
+
+
+class Publication:
+    """A context manager; the pins go at its end. Every method may raise StoreError."""
+
+    def __init__(self, layout: Layout, name: ModelName, manifest: Manifest, *, noprune: bool) -> None:
+        self._layout = layout
+        self._name = name
+        self._manifest = manifest
+        self._noprune = noprune
+        ticket = uuid.uuid4().hex
+        self._pins = layout.pins / ticket
+        self._lock = FileLock(layout.locks / f"pull-{ticket}")
+        self._unused: list[Digest] = []
+
+    def __enter__(self) -> Self:
+        try:
+            if not self._lock.acquire():
+                raise StoreError("the store cannot be locked; check its file system")
+            self._pins.mkdir(parents=True)
+        except OSError as error:
+            raise store_error(error) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self._pins, ignore_errors=True)
+        self._lock.release()
+
+    def staged(self, blob: Descriptor) -> StagedBlob:
+        """Where the blob grows."""
+        return StagedBlob(self._layout, blob.digest, blob.size)
+
+    def present(self, blob: Descriptor) -> bool:
+        """Whether the store has the blob; from then on it is held fast."""
+        path = self._layout.blob(blob.digest)
+        if not has_file(path, blob.size):
+            return False
+        try:
+            link(path, self._pin(blob))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise store_error(error) from None
+        return True
+
+    def fetched(self, blob: Descriptor) -> None:
+        """A transfer has made the blob whole: it is held fast from now on."""
+        try:
+            self.staged(blob).pin(self._pin(blob))
+            if not self._pin(blob).exists():
+                self.present(blob)
+        except OSError as error:
+            raise store_error(error) from None
+
+    def check_space(self, missing: Iterable[Descriptor]) -> None:
+        """Raises NoSpace, with what is needed and what is free, if these blobs do not fit."""
+        need = sum(blob.size - self.staged(blob).allocated for blob in missing)
+        try:
+            disk = os.statvfs(self._layout.own)
+        except OSError as error:
+            raise store_error(error) from None
+        free = disk.f_bavail * disk.f_frsize
+        if need > free:
+            raise NoSpace(
+                f"not enough space for {self._name}: {human(need)} are needed and {human(free)} are free; "
+                "free some space, or set OLLAMA_MODELS to a folder on a larger disk"
+            )
+
+    def publish(self) -> list[Descriptor]:
+        """Puts the blobs and then the manifest into the store, durably.
+
+        Returns the blobs that went missing on the way: while there are any, the model is not published, and they have
+        to be fetched again.
+        """
+        try:
+            return self._publish()
+        except OSError as error:
+            raise store_error(error) from None
+
+    @property
+    def unused(self) -> bool:
+        """Whether publishing replaced layers that nothing else uses."""
+        return bool(self._unused)
+
+    def remove_unused(self) -> None:
+        """Removes the replaced layers that still nothing uses."""
+        try:
+            with waiting_for(self._layout.locks / "store"):
+                _remove(self._layout, self._unused)
+        except OSError as error:
+            raise store_error(error) from None
+
+    def _publish(self) -> list[Descriptor]:
+        path = self._layout.manifest(self._name)
+        replaced = _read(path)
+        if replaced == self._manifest.raw and not self._absent():
+            return []
+        missing = self._place(self._manifest.blobs)
+        if missing:
+            return missing
+        with waiting_for(self._layout.locks / "store"):
+            replaced = _read(path)
+            self._write_manifest(path)
+            for _ in range(_TRIES):
+                absent = self._absent()
+                if not absent:
+                    break
+                missing = self._place(absent)
+                if missing:
+                    return missing
+            if replaced is not None and not self._noprune:
+                ours = {blob.digest for blob in self._manifest.blobs}
+                self._unused = _unreferenced(self._layout, digests_in(replaced) - ours)
+        for blob in self._manifest.blobs:
+            self.staged(blob).clean()
+        return []
+
+    def _place(self, blobs: Iterable[Descriptor]) -> list[Descriptor]:
+        make_folders(self._layout.blobs)
+        missing = []
+        for blob in blobs:
+            path = self._layout.blob(blob.digest)
+            if self._placed(blob, path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(path)
+            else:
+                missing.append(blob)
+        sync_folder(self._layout.blobs)
+        return missing
+
+    def _placed(self, blob: Descriptor, path: Path) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            if link(self._pin(blob), path):
+                return True
+        return self.staged(blob).place(path) or has_file(path, blob.size)
+
+    def _write_manifest(self, path: Path) -> None:
+        for tries_left in reversed(range(_TRIES)):
+            make_folders(path.parent)
+            try:
+                write_file(path, self._manifest.raw, self._tmp_for(path))
+            except FileNotFoundError:  # an Ollama removes empty folders of manifests
+                if not tries_left:
+                    raise
+            else:
+                return
+
+    def _tmp_for(self, path: Path) -> Path:
+        """A folder to rename a manifest from: on its file system, and not where an Ollama looks for tags."""
+        if path.parent.stat().st_dev == self._pins.stat().st_dev:
+            return self._pins
+        tmp = self._layout.manifests / ".towline"
+        tmp.mkdir(exist_ok=True)
+        return tmp
+
+    def _absent(self) -> list[Descriptor]:
+        return [b for b in self._manifest.blobs if not has_file(self._layout.blob(b.digest), b.size)]
+
+    def _pin(self, blob: Descriptor) -> Path:
+        return self._pins / blob.digest.file_name
+
+
+def digests_in(raw: bytes) -> set[Digest]:
+    """Every digest that a manifest names, also one that cannot be read as a manifest."""
+    return {Digest(match.decode()) for match in _DIGESTS.findall(raw)}
+
+
+def references(layout: Layout) -> set[Digest]:
+    """Every digest that any manifest of the store names. Raises OSError if one cannot be read."""
+    found: set[Digest] = set()
+    for folder, _, files in os.walk(layout.manifests, onerror=_raise):
+        for file in files:
+            found |= digests_in(Path(folder, file).read_bytes())
+    return found
+
+
+def human(count: int) -> str:
+    """A number of bytes for a sentence: decimal units."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def _unreferenced(layout: Layout, candidates: set[Digest]) -> list[Digest]:
+    present = {digest for digest in candidates if layout.blob(digest).exists()}
+    try:
+        return sorted(present - references(layout)) if present else []
+    except OSError:
+        return []
+
+
+def _remove(layout: Layout, candidates: Iterable[Digest]) -> None:
+    for digest in _unreferenced(layout, set(candidates)):
+        with contextlib.suppress(FileNotFoundError):
+            layout.blob(digest).unlink()
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _raise(error: OSError) -> None:
+    raise error

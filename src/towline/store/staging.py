@@ -1,0 +1,129 @@
+"""Where a blob grows until it is whole. Keyed by digest, so that whoever comes back finds it, in any process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from towline.errors import store_error
+from towline.model.digest import Digest
+from towline.store.durable import link
+from towline.store.layout import Layout
+from towline.store.locks import FileLock
+
+
+class StagedBlob:
+    """The staging of one blob: a `transfer.protocols.Staging`.
+
+    `whole` in it is verified and durable: it gets that name only after both. The folder goes when the blob is in the
+    store.
+    """
+
+    def __init__(self, layout: Layout, digest: Digest, size: int) -> None:
+        self._layout = layout
+        self._digest = digest
+        self._size = size
+        self._folder = layout.staging / digest.hex
+        self._lock = FileLock(layout.locks / digest.hex)
+
+    @property
+    def data_path(self) -> str:
+        """The growing file."""
+        return os.path.join(self._folder, "data")
+
+    @property
+    def journal_path(self) -> str:
+        """What of it is to be believed."""
+        return os.path.join(self._folder, "journal")
+
+    @property
+    def _whole(self) -> Path:
+        return self._folder / "whole"
+
+    def is_whole(self) -> bool:
+        """Whether the blob is here or in the store already."""
+        return has_file(self._whole, self._size) or has_file(self._layout.blob(self._digest), self._size)
+
+    def acquire(self) -> bool:
+        """Takes the lock and makes the folder; False when another holds it. Raises StoreError."""
+        try:
+            if not self._lock.acquire():
+                return False
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._lock.release()
+            raise store_error(error) from None
+        return True
+
+    def finish(self) -> None:
+        """The data is verified: makes it last, and then `whole`. Raises StoreError."""
+        try:
+            file = os.open(self.data_path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.fchmod(file, 0o644)
+                os.fsync(file)
+            finally:
+                os.close(file)
+            os.rename(self.data_path, self._whole)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.journal_path)
+        except OSError as error:
+            raise store_error(error) from None
+
+    def discard(self) -> None:
+        """Removes what is here."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def release(self) -> None:
+        """Gives the lock back, and removes the folder if the blob is in the store meanwhile."""
+        self._lock.release()
+        self.clean()
+
+    def place(self, target: Path) -> bool:
+        """Links the whole blob to `target`, or moves it where there are no hard links; False where it is not here."""
+        try:
+            if not link(self._whole, target):
+                os.rename(self._whole, target)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def pin(self, target: Path) -> None:
+        """Links the whole blob to `target` if it is here, and if that can be done. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            link(self._whole, target)
+
+    @property
+    def allocated(self) -> int:
+        """Bytes of disk that it takes already, at most its size."""
+        for path in (self._whole, self.data_path):
+            with contextlib.suppress(OSError):
+                return min(os.stat(path).st_blocks * 512, self._size)
+        return 0
+
+    def clean(self) -> None:
+        """Removes the folder once the blob is in the store, unless somebody works in it.
+
+        Called after the blob was linked into the store, and after the lock was given back: the later of the two finds
+        both true.
+        """
+        if not self._folder.exists() or not has_file(self._layout.blob(self._digest), self._size):
+            return
+        lock = FileLock(self._layout.locks / self._digest.hex)
+        try:
+            if lock.acquire():
+                self.discard()
+        except OSError:
+            pass  # a left-over costs space, no more; it is removed with age
+        finally:
+            lock.release()
+
+
+def has_file(path: Path, size: int) -> bool:
+    """Whether a file of this size is there."""
+    try:
+        return os.stat(path).st_size == size
+    except OSError:
+        return False

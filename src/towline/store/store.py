@@ -1,0 +1,110 @@
+"""The store: which models are here, and how another one comes in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from towline.errors import InvalidManifest, InvalidName, StoreError, store_error
+from towline.model.digest import Digest
+from towline.model.manifest import MODEL_LAYER, Manifest
+from towline.model.name import ModelName
+from towline.store.layout import Layout
+from towline.store.publication import Publication
+from towline.store.staging import has_file
+from towline.store.sweep import sweep
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model of the store. `name` is spelled as the store holds it; `modified` is aware, in UTC."""
+
+    name: ModelName
+    manifest: Manifest
+    modified: datetime
+
+
+class Store:
+    """The folder at `root`, shared with other towlines and an Ollama. Safe from many threads and processes."""
+
+    def __init__(self, root: Path, *, noprune: bool = False, staging_ttl: float = 14 * 86400.0) -> None:
+        self.root = root
+        self._noprune = noprune
+        self._staging_ttl = staging_ttl
+        self._layout = Layout(root)
+
+    def prepare(self) -> None:
+        """Makes the folders, sees that they can be written, clears left-overs. Raises StoreError."""
+        try:
+            for folder in (self._layout.blobs, self._layout.manifests):
+                folder.mkdir(parents=True, exist_ok=True)
+            for folder in (self._layout.staging, self._layout.pins, self._layout.locks):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self._layout.own / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(f"the store at {self.root} cannot be used: {store_error(error)}") from None
+        sweep(self._layout, staging_ttl=self._staging_ttl)
+
+    def list(self) -> list[StoredModel]:
+        """Every model, newest first; what is no readable manifest is left out."""
+        models = (_load(path, name) for path, name in self._paths())
+        return sorted(filter(None, models), key=lambda model: model.modified, reverse=True)
+
+    def find(self, name: ModelName) -> StoredModel | None:
+        """The model of this name, without regard to case; a pinned digest must be its manifest's."""
+        path = self._layout.manifest(name)
+        model = _load(path, self.spelled(name))
+        if model is None or name.digest not in (None, model.manifest.digest):
+            return None
+        return model
+
+    def spelled(self, name: ModelName) -> ModelName:
+        """The name as the store has it: each part that is there keeps its spelling. The pin stays."""
+        try:
+            return replace(_name_at(self._layout, self._layout.manifest(name)), digest=name.digest)
+        except InvalidName:
+            return name
+
+    def blob_path(self, digest: Digest) -> Path:
+        """Where the blob lies, if it is here."""
+        return self._layout.blob(digest)
+
+    def has_blob(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the blob is here, of this size if one is given."""
+        path = self._layout.blob(digest)
+        return path.is_file() if size is None else has_file(path, size)
+
+    def weights_path(self, model: StoredModel) -> Path | None:
+        """The file of the weights, if the model has any and it is here."""
+        layer = model.manifest.layer(MODEL_LAYER)
+        return self._layout.blob(layer.digest) if layer and self.has_blob(layer.digest) else None
+
+    def publication(self, name: ModelName, manifest: Manifest) -> Publication:
+        """Begins to bring a model in."""
+        return Publication(self._layout, name, manifest, noprune=self._noprune)
+
+    def _paths(self) -> Iterator[tuple[Path, ModelName]]:
+        for path in self._layout.manifests.glob("*/*/*/*"):
+            try:
+                yield path, _name_at(self._layout, path)
+            except InvalidName:
+                continue
+
+
+def _name_at(layout: Layout, path: Path) -> ModelName:
+    host, namespace, model, tag = path.relative_to(layout.manifests).parts
+    return ModelName(host, namespace, model, tag)
+
+
+def _load(path: Path, name: ModelName) -> StoredModel | None:
+    try:
+        raw, modified = path.read_bytes(), path.stat().st_mtime
+        manifest = Manifest.parse(raw)
+    except (OSError, InvalidManifest):
+        return None
+    return StoredModel(replace(name, digest=None), manifest, datetime.fromtimestamp(modified, UTC))

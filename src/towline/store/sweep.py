@@ -1,0 +1,54 @@
+"""Clearing away what processes left that are gone: pins, temporary files, downloads that nobody came back to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from towline.store.layout import Layout
+from towline.store.locks import FileLock
+
+
+def sweep(layout: Layout, *, staging_ttl: float) -> None:
+    """Removes what is left over; what a living process uses is locked and stays. `staging_ttl` in seconds.
+
+    Nothing here is worth an error: what cannot be removed now is removed another time.
+    """
+    for folder in _entries(layout.pins):
+        _remove_if_free(folder, FileLock(layout.locks / f"pull-{folder.name}"))
+    for folder in _entries(layout.staging):
+        if time.time() - _last_touched(folder) > staging_ttl:
+            _remove_if_free(folder, FileLock(layout.locks / folder.name))
+    for file in _entries(layout.locks):
+        with contextlib.suppress(OSError):
+            lock = FileLock(file)
+            if lock.acquire():
+                lock.release()
+
+
+def _remove_if_free(folder: Path, lock: FileLock) -> None:
+    with contextlib.suppress(OSError):
+        if lock.acquire():
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
+
+
+def _last_touched(folder: Path) -> float:
+    times = [folder.stat().st_mtime] if folder.exists() else [time.time()]
+    for path in _entries(folder):
+        with contextlib.suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return max(times)
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
+        yield folder / name

@@ -1,0 +1,470 @@
+"""One blob on its way from its sources to its staging, shared by everyone who wants it.
+
+    new ──prepare──► active ──front reaches the end, digest right──► done
+     ▲ │                │  ▲
+     │ └ lock is held   │  └── digest wrong: all again, from another source
+     └── elsewhere      └────► failed, cancelled: what arrived stays, journaled
+
+The pool's threads call `take` to learn what to do next and then do it. Closing waits for nobody: whoever leaves last
+closes the file and gives the lock back.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from towline.errors import Cancelled, DigestMismatch, SourceError, StoreError, TowlineError, TransferError, store_error
+from towline.model.digest import Digest
+from towline.transfer import disk
+from towline.transfer.front import Front
+from towline.transfer.health import Health, pick
+from towline.transfer.journal import BLOCK_BYTES, Block, Journal, followed_bytes
+from towline.transfer.protocols import BlobSource, ByteStream, Staging
+from towline.transfer.segments import Plan, Segment
+
+INLINE_BYTES = 4 << 20
+"""Blobs up to this size are hashed by the thread that receives them: handing them over would cost more."""
+
+FLUSH_SECONDS = 0.5
+"""A block that fills slower than this is written as far as it is: progress shows, and little is lost to a crash."""
+
+LOOK_AGAIN = 0.25
+"""Seconds between two looks at what only another process, or time itself, changes."""
+
+NEVER = float("inf")
+
+Work = Callable[[memoryview], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds one transfer; times in seconds."""
+
+    connections: int = 8
+    stall_timeout: float = 30.0
+    refused_timeout: float = 4.0
+
+
+class _State(enum.Enum):
+    NEW = enum.auto()
+    PREPARING = enum.auto()
+    ACTIVE = enum.auto()
+    CONCLUDED = enum.auto()
+
+
+class BlobTransfer:
+    """See the module. `poke` tells the pool to ask again, `hash_soon` to have a hashing thread call `advance`."""
+
+    def __init__(
+        self,
+        digest: Digest,
+        size: int,
+        sources: Sequence[BlobSource],
+        staging: Staging,
+        limits: Limits,
+        *,
+        poke: Callable[[BlobTransfer], None],
+        hash_soon: Callable[[BlobTransfer], None],
+    ) -> None:
+        self.digest = digest
+        self.size = size
+        self.error: TowlineError | None = None
+        self._limits = limits
+        self._staging = staging
+        self._poke = poke
+        self._hash_soon = hash_soon
+        self._sources = [Health(source, limits.refused_timeout) for source in sources]
+        self._allowed = self._sources
+        self._attempts = 1
+        self._lock = threading.Lock()
+        self._state = _State.NEW
+        self._listeners: list[Callable[[], None]] = []
+        self._journal = Journal(staging.journal_path, size, digest)
+        self._plan = Plan(size)
+        self._front = Front()
+        self._file = -1
+        self._shown = min(followed_bytes(staging.journal_path, size, digest), max(size - 1, 0))
+        self._busy = 0
+        self._hashing = False
+        self._discard = False
+        self._closed = False
+        self._ready_at = 0.0
+        self._streams: dict[Segment, ByteStream] = {}
+        self._next_look = 0.0
+        self._last_byte = 0.0
+        self._last_error: SourceError | None = None
+
+    # What watchers see
+
+    @property
+    def completed(self) -> int:
+        """Bytes to show: never falls, and is `size` only once the digest is verified."""
+        return self._shown
+
+    @property
+    def concluded(self) -> bool:
+        """Whether it is over: well if `error` is None."""
+        return self._state is _State.CONCLUDED
+
+    @property
+    def connections(self) -> int:
+        """Connections that carry its bytes now."""
+        return len(self._streams)
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """`callback` runs once, on some thread, when the transfer is over: at once if it is already."""
+        with self._lock:
+            if self._state is not _State.CONCLUDED:
+                self._listeners.append(callback)
+                return
+        callback()
+
+    def offer(self, sources: Sequence[BlobSource]) -> None:
+        """Further sources, from another caller who wants the same blob."""
+        with self._lock:
+            known = {str(health.source) for health in self._sources}
+            new = [Health(source, self._limits.refused_timeout) for source in sources if str(source) not in known]
+            self._sources.extend(new)
+        if new:
+            self._poke(self)
+
+    def cancel(self) -> None:
+        """Nobody wants it any longer. What arrived stays; the place is free when the last thread has left."""
+        self._conclude(Cancelled("the download was stopped"))
+
+    # What the pool does
+
+    def take(self, now: float) -> Work | float:
+        """What a free thread should do now, or the time (of `time.monotonic`) at which to ask again."""
+        with self._lock:
+            work = self._take(now)
+        if isinstance(work, TowlineError):
+            self._conclude(work)
+            return NEVER
+        return work
+
+    def _take(self, now: float) -> Work | float | TowlineError:
+        if self._state is _State.NEW:
+            if now < self._next_look:
+                return self._next_look
+            self._state = _State.PREPARING
+            self._busy += 1
+            return self._prepare
+        if self._state is not _State.ACTIVE:
+            return NEVER
+        plan = self._plan
+        health = pick(self._allowed, now)
+        if isinstance(health, Health) and not plan.active:
+            # To wait for a free thread is no stall.
+            starved = max(0.0, now - max(self._ready_at, health.not_before))
+            self._last_byte += starved
+            self._ready_at = now
+        deadline = self._last_byte + self._limits.stall_timeout
+        if now >= deadline and (self._last_error or plan.active):
+            return self._stalled()
+        if len(plan.active) >= self._limits.connections:
+            return now + LOOK_AGAIN
+        if not isinstance(health, Health):
+            if plan.active or plan.complete:
+                return now + LOOK_AGAIN
+            return min(health, deadline) if health is not None else self._hopeless()
+        whole = not health.source.ranged
+        segment = None if whole and plan.active else plan.next(now, whole=whole)
+        self._cancel_overtaken()
+        if segment is None:
+            return now + LOOK_AGAIN if plan.active else NEVER
+        self._busy += 1
+        return lambda buffer: self._fetch(plan, segment, health, buffer)
+
+    def _cancel_overtaken(self) -> None:
+        for segment, stream in self._streams.items():
+            if segment.remaining == 0:
+                stream.cancel()
+
+    def _stalled(self) -> TowlineError:
+        why = str(self._last_error or f"{self._sources[0].source} sends nothing")
+        return TransferError(f"no data for {self._limits.stall_timeout:g} s: {why}; pull again to go on from here")
+
+    def _hopeless(self) -> TowlineError:
+        errors = [health.gone for health in self._allowed if health.gone is not None]
+        if self._attempts > 1:
+            return self._mismatch_error()
+        told = next((error for error in errors if not getattr(error, "refused", False)), errors[0] if errors else None)
+        return TransferError(f"cannot download {self.digest}: {told or 'no source is known'}")
+
+    # Beginning
+
+    def _prepare(self, _buffer: memoryview) -> None:
+        try:
+            if self._staging.is_whole():
+                self._conclude(None)
+            elif not self._staging.acquire():
+                self._follow()
+            elif self._staging.is_whole():  # it became so just before the lock was free
+                self._conclude(None)
+            else:
+                self._open()
+                if self.size == 0:
+                    self._judge()
+        except OSError as error:
+            self._conclude(store_error(error))
+        except TowlineError as error:
+            self._conclude(error)
+        finally:
+            self._leave()
+            self._poke(self)
+
+    def _follow(self) -> None:
+        now = time.monotonic()
+        shown = min(followed_bytes(self._staging.journal_path, self.size, self.digest), max(self.size - 1, 0))
+        with self._lock:
+            if shown > self._shown or not self._last_byte:
+                self._last_byte = now
+            self._shown = max(self._shown, shown)
+            if self._state is _State.PREPARING:
+                self._state = _State.NEW
+            self._next_look = now + LOOK_AGAIN
+            silent = now - self._last_byte
+        if silent > 2 * self._limits.stall_timeout:
+            raise TransferError(
+                f"another process holds the download of {self.digest.short} and makes no progress; "
+                "stop it and pull again"
+            )
+
+    def _open(self) -> None:
+        self._file = os.open(self._staging.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        blocks = (
+            self._journal.recover() if self.size > BLOCK_BYTES or os.path.exists(self._staging.journal_path) else []
+        )
+        if os.fstat(self._file).st_size != self.size:
+            os.ftruncate(self._file, self.size)
+        with self._lock:
+            self._plan = Plan(self.size, ((block.start, block.stop) for block in blocks))
+            self._front = Front(blocks)
+            self._last_byte = self._ready_at = time.monotonic()
+            if self._state is _State.PREPARING:
+                self._state = _State.ACTIVE
+            self._show()
+            hashing = self._start_hashing()
+        if hashing:
+            self._hash_soon(self)
+
+    # Fetching
+
+    def _fetch(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview) -> None:
+        error: TowlineError | None = None
+        try:
+            self._receive(plan, segment, health, buffer)
+        except (SourceError, Cancelled) as caught:
+            error = caught
+        except OSError as caught:
+            error = store_error(caught)
+        now = time.monotonic()
+        with self._lock:
+            self._streams.pop(segment, None)
+            plan.release(segment)
+            if not plan.active:
+                self._ready_at = now
+            if isinstance(error, SourceError):
+                health.failed(error, now)
+                self._last_error = error
+        if isinstance(error, StoreError):
+            self._conclude(error)
+        self._leave()
+        self._poke(self)
+
+    def _receive(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview) -> None:
+        """Reads the segment and writes it in blocks, as long as nobody takes it over."""
+        ranged = health.source.ranged
+        skip = 0 if ranged else segment.pos
+        stream = health.source.open(segment.pos if ranged else 0, segment.stop)
+        with self._lock:
+            if self._state is not _State.ACTIVE:
+                raise Cancelled("the download was stopped")
+            self._streams[segment] = stream
+        filled = 0
+        with stream:
+            try:
+                written = time.monotonic()
+                while segment.remaining > filled:
+                    room = buffer[:skip] if skip else buffer[filled : segment.remaining]
+                    count = stream.readinto(room[:BLOCK_BYTES])
+                    now = self._last_byte = time.monotonic()
+                    if count == 0:
+                        break
+                    if skip:
+                        skip -= count
+                        continue
+                    filled += count
+                    segment.received += count
+                    if filled >= min(BLOCK_BYTES, segment.remaining) or now - written >= FLUSH_SECONDS:
+                        length, filled, written = filled, 0, now
+                        self._write(plan, segment, health, buffer, length)
+            finally:
+                if filled:
+                    self._write(plan, segment, health, buffer, filled)
+
+    def _write(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview, length: int) -> None:
+        """Writes and journals the block at the start of `buffer`; what another segment took over is dropped."""
+        with self._lock:
+            start, count = plan.claim(segment, length)
+        if not count:
+            return
+        block = buffer[:count]
+        try:
+            disk.write_all(self._file, block, start)
+            if count < self.size:
+                self._journal.append(start, block)
+        except OSError:
+            with self._lock:
+                plan.unclaim(start, start + count)
+            raise
+        with self._lock:
+            plan.landed(start, start + count)
+            health.delivers()
+            self._last_error = None
+            self._show()
+            hashing = self._start_hashing()
+        if not hashing:
+            return
+        if self.size <= INLINE_BYTES:
+            if self._front.position == start:
+                self._front.feed(block)
+            self._hash(buffer)
+            self._leave()
+        else:
+            self._hash_soon(self)
+
+    # Hashing
+
+    def _start_hashing(self) -> bool:
+        """Whether the caller must see to hashing: something can be hashed and nobody does. Under lock."""
+        position = self._front.position
+        if self._hashing or self._state is not _State.ACTIVE or self._plan.done.run_from(position) <= position:
+            return False
+        self._hashing = True
+        self._busy += 1
+        return True
+
+    def advance(self, buffer: memoryview) -> None:
+        """Hashes what can be hashed; called by one thread for every `hash_soon`."""
+        try:
+            self._hash(buffer)
+        finally:
+            self._leave()
+
+    def _hash(self, buffer: memoryview) -> None:
+        try:
+            while (step := self._step()) is not None:
+                length, block = step
+                data = buffer[:length]
+                disk.read_all(self._file, data, self._front.position)
+                if block is None or block.matches(data):
+                    self._front.feed(data)
+                else:
+                    self._disbelieve(block)
+            if self._front.position == self.size and self._state is _State.ACTIVE:
+                self._judge()
+        except OSError as error:
+            self._conclude(store_error(error))
+
+    def _step(self) -> tuple[int, Block | None] | None:
+        """What to hash next; with None hashing is over for now, and the next bytes that land start it again."""
+        with self._lock:
+            stop = self._plan.done.run_from(self._front.position)
+            if self._state is not _State.ACTIVE or stop <= self._front.position:
+                self._hashing = False
+                return None
+            return self._front.step(stop)
+
+    def _disbelieve(self, block: Block) -> None:
+        """The disk does not hold what the journal says: those bytes are fetched again."""
+        with self._lock:
+            self._front.disbelieve(block)
+            self._plan.unclaim(block.start, block.stop)
+        self._poke(self)
+
+    def _judge(self) -> None:
+        """All bytes are there and hashed: right, or all again."""
+        if self._front.digest() == self.digest:
+            try:
+                self._staging.finish()
+            except TowlineError as error:
+                self._conclude(error)
+            else:
+                self._conclude(None)
+            return
+        with self._lock:
+            suspects = [health for health in self._allowed if health.delivered]
+            for health in suspects:
+                health.blamed += 1
+                health.delivered = False
+            chosen = min(
+                (health for health in self._sources if health.gone is None),
+                key=lambda health: health.blamed,
+                default=None,
+            )
+            again = chosen is not None and chosen.blamed < 2 and self._attempts <= len(self._sources)
+            if again and chosen is not None:
+                self._allowed = [chosen]
+                self._attempts += 1
+                self._plan = Plan(self.size)
+                self._front = Front()
+                self._journal.reset()
+                self._last_byte = self._ready_at = time.monotonic()
+        if again:
+            self._poke(self)
+        else:
+            self._discard = True
+            self._conclude(self._mismatch_error())
+
+    def _mismatch_error(self) -> DigestMismatch:
+        names = ", ".join(dict.fromkeys(str(health.source) for health in self._sources if health.blamed))
+        return DigestMismatch(
+            f"digest mismatch: what {names or 'the registry'} sends for {self.digest} has another content; "
+            "pull again later, or from another registry"
+        )
+
+    # Ending
+
+    def _show(self) -> None:
+        self._shown = max(self._shown, min(self._plan.done.total, max(self.size - 1, 0)))
+
+    def _conclude(self, error: TowlineError | None) -> None:
+        with self._lock:
+            if self._state is _State.CONCLUDED:
+                return
+            self._state = _State.CONCLUDED
+            self.error = error
+            if error is None:
+                self._shown = self.size
+            streams = list(self._streams.values())
+            listeners, self._listeners = self._listeners, []
+        for stream in streams:
+            stream.cancel()
+        self._close_if_left()
+        for listener in listeners:
+            listener()
+
+    def _leave(self) -> None:
+        """A thread is through; the last one to leave a transfer that is over closes its place."""
+        with self._lock:
+            self._busy -= 1
+        self._close_if_left()
+
+    def _close_if_left(self) -> None:
+        with self._lock:
+            if self._busy or self._closed or self._state is not _State.CONCLUDED:
+                return
+            self._closed = True
+        self._journal.close()
+        if self._file >= 0:
+            os.close(self._file)
+            if self._discard:
+                self._staging.discard()
+        self._staging.release()

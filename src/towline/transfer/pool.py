@@ -1,0 +1,238 @@
+"""The threads that carry blobs: bounded for the process, shared fairly between the pulls."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+from towline.model.digest import Digest
+from towline.transfer.blob import NEVER, BlobTransfer, Limits, Work
+from towline.transfer.journal import BLOCK_BYTES
+from towline.transfer.protocols import BlobSource, Staging
+
+_LOOK_AHEAD = 32
+"""How many transfers of one pull are compared for the next free thread: more than there are threads to share."""
+
+
+class Handle:
+    """One caller's share in a transfer; close it once. The last one that goes cancels the transfer."""
+
+    def __init__(self, pool: Pool, transfer: BlobTransfer) -> None:
+        self.transfer = transfer
+        self._pool = pool
+
+    def close(self) -> None:
+        """Does not block."""
+        self._pool._let_go(self.transfer)
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    transfer: BlobTransfer
+    owner: Hashable
+    handles: int = 1
+    workers: int = 0
+    queued: bool = False
+    due: float | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    """What one pull wants fetched: entries in the order in which it named them."""
+
+    queue: deque[_Entry] = field(default_factory=deque)
+    workers: int = 0
+
+
+class Pool:
+    """All transfers of one process, on at most `connections` receiving and `hashers` hashing threads.
+
+    The threads start as they are needed and live until `close`. A free thread goes to the pull that has the fewest,
+    there to the blob that has the fewest.
+    """
+
+    def __init__(self, *, connections: int, hashers: int, limits: Limits) -> None:
+        self._limits = limits
+        self._connections = connections
+        self._hashers = hashers
+        self._wake = threading.Condition()
+        self._entries: dict[BlobTransfer, _Entry] = {}
+        self._by_blob: dict[tuple[Digest, int], _Entry] = {}
+        self._groups: dict[Hashable, _Group] = {}
+        self._later: list[tuple[float, int, _Entry]] = []
+        self._ticket = itertools.count()
+        self._idle = 0
+        self._workers: list[threading.Thread] = []
+        self._to_hash: deque[BlobTransfer] = deque()
+        self._hash_wake = threading.Condition()
+        self._hash_idle = 0
+        self._hash_threads: list[threading.Thread] = []
+        self._closed = False
+
+    def fetch(
+        self, digest: Digest, size: int, sources: Sequence[BlobSource], staging: Staging, owner: Hashable
+    ) -> Handle:
+        """Begins the transfer of a blob, or joins the one that is under way. `owner` is the pull that it counts for."""
+        with self._wake:
+            entry = self._by_blob.get((digest, size))
+            joined = entry is not None and not entry.transfer.concluded
+            if entry is None or not joined:
+                transfer = BlobTransfer(
+                    digest, size, sources, staging, self._limits, poke=self._poke, hash_soon=self._hash_soon
+                )
+                entry = _Entry(transfer, owner)
+                self._entries[transfer] = self._by_blob[digest, size] = entry
+                self._enqueue(entry)
+            else:
+                entry.handles += 1
+        if joined:
+            entry.transfer.offer(sources)
+        return Handle(self, entry.transfer)
+
+    @property
+    def transfers(self) -> list[BlobTransfer]:
+        """Those that somebody waits for."""
+        with self._wake:
+            return list(self._entries)
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Cancels everything and waits for the threads, at most `timeout` seconds."""
+        with self._wake:
+            self._closed = True
+            transfers = list(self._entries)
+            self._wake.notify_all()
+        for transfer in transfers:
+            transfer.cancel()
+        with self._hash_wake:
+            self._hash_wake.notify_all()
+        deadline = time.monotonic() + timeout
+        for thread in (*self._workers, *self._hash_threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _let_go(self, transfer: BlobTransfer) -> None:
+        with self._wake:
+            entry = self._entries[transfer]
+            entry.handles -= 1
+            if entry.handles:
+                return
+            del self._entries[transfer]
+            if self._by_blob.get((transfer.digest, transfer.size)) is entry:
+                del self._by_blob[transfer.digest, transfer.size]
+        transfer.cancel()
+
+    # Receiving
+
+    def _poke(self, transfer: BlobTransfer) -> None:
+        with self._wake:
+            entry = self._entries.get(transfer)
+            if entry is not None:
+                self._enqueue(entry)
+
+    def _enqueue(self, entry: _Entry) -> None:
+        """Has the entry asked for work. Under lock."""
+        if entry.queued or entry.transfer.concluded:
+            return
+        entry.queued = True
+        entry.due = None
+        self._groups.setdefault(entry.owner, _Group()).queue.append(entry)
+        self._call_thread()
+
+    def _call_thread(self) -> None:
+        """There may be work for one thread more. Under lock."""
+        if self._idle:
+            self._wake.notify()
+        elif len(self._workers) < self._connections and not self._closed:
+            self._workers.append(_start(self._work, f"towline-receive-{len(self._workers)}"))
+
+    def _work(self) -> None:
+        buffer = memoryview(bytearray(BLOCK_BYTES))
+        while True:
+            with self._wake:
+                chosen = self._next()
+                if chosen is None:
+                    return
+                entry, work = chosen
+            try:
+                work(buffer)
+            finally:
+                with self._wake:
+                    entry.workers -= 1
+                    self._count(entry.owner, -1)
+
+    def _next(self) -> tuple[_Entry, Work] | None:
+        """Waits for something to do; None when the pool closes. Under lock."""
+        while not self._closed:
+            now = time.monotonic()
+            while self._later and self._later[0][0] <= now:
+                due, _, entry = heapq.heappop(self._later)
+                if entry.due == due:
+                    self._enqueue(entry)
+            chosen = self._choose(now)
+            if chosen is not None:
+                if any(group.queue for group in self._groups.values()):
+                    self._call_thread()
+                return chosen
+            self._idle += 1
+            self._wake.wait(self._later[0][0] - now if self._later else None)
+            self._idle -= 1
+        return None
+
+    def _choose(self, now: float) -> tuple[_Entry, Work] | None:
+        for owner, group in sorted(self._groups.items(), key=lambda item: item[1].workers):
+            while group.queue:
+                ahead = itertools.islice(group.queue, _LOOK_AHEAD)
+                entry = min(ahead, key=lambda entry: entry.workers)
+                answer = entry.transfer.take(now)
+                if not isinstance(answer, float):
+                    entry.workers += 1
+                    self._count(owner, 1)
+                    return entry, answer
+                group.queue.remove(entry)
+                entry.queued = False
+                if answer != NEVER:
+                    entry.due = answer
+                    heapq.heappush(self._later, (answer, next(self._ticket), entry))
+            if not group.workers:
+                del self._groups[owner]
+        return None
+
+    def _count(self, owner: Hashable, by: int) -> None:
+        group = self._groups[owner]
+        group.workers += by
+        if not group.workers and not group.queue:
+            del self._groups[owner]
+
+    # Hashing
+
+    def _hash_soon(self, transfer: BlobTransfer) -> None:
+        with self._hash_wake:
+            self._to_hash.append(transfer)
+            if self._hash_idle:
+                self._hash_wake.notify()
+            elif len(self._hash_threads) < self._hashers and not self._closed:
+                self._hash_threads.append(_start(self._hash, f"towline-hash-{len(self._hash_threads)}"))
+
+    def _hash(self) -> None:
+        buffer = memoryview(bytearray(BLOCK_BYTES))
+        while True:
+            with self._hash_wake:
+                while not self._to_hash:
+                    if self._closed:
+                        return
+                    self._hash_idle += 1
+                    self._hash_wake.wait()
+                    self._hash_idle -= 1
+                transfer = self._to_hash.popleft()
+            transfer.advance(buffer)
+
+
+def _start(target: Callable[[], None], name: str) -> threading.Thread:
+    # Daemonic, so that a connection that cannot be cancelled while it is made never keeps the process from ending.
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread

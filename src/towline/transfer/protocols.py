@@ -1,0 +1,66 @@
+"""What a transfer needs from the outside: where bytes come from, and where they go."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+
+class ByteStream(Protocol):
+    """Bytes of one range: blocking, in order, a context manager; closed once, by the thread that reads."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fills the start of `buffer` with at least one byte and tells how many; 0 only at the range's end.
+
+        Raises SourceBusy (try later), SourceGone (this source never will), SourceLied (bytes other than asked for),
+        Cancelled.
+        """
+
+    def cancel(self) -> None:
+        """From any thread, any number of times: a blocked or later `readinto` raises Cancelled within milliseconds."""
+
+
+class BlobSource(Protocol):
+    """Bytes of one blob, from anywhere: a registry, a hub, a file, a peer. Used by many threads at once.
+
+    `ranged` turns False when the source proves to send everything whatever range it is asked for: then one stream to
+    the blob's end is cheaper than many. `str(source)` names it in error sentences.
+    """
+
+    ranged: bool
+
+    def open(self, start: int, stop: int) -> ByteStream:
+        """A stream of the bytes [start, stop); each call is a fresh try. It does not block: the stream does."""
+
+
+class Staging(Protocol):
+    """A place where one blob grows until it is whole. It belongs to whoever holds its lock, in any process."""
+
+    @property
+    def data_path(self) -> str:
+        """The growing file."""
+
+    @property
+    def journal_path(self) -> str:
+        """What of the growing file is to be believed."""
+
+    def is_whole(self) -> bool:
+        """Whether the blob lies here (or in the store) verified and durable. Needs no lock."""
+
+    def acquire(self) -> bool:
+        """Takes the lock and makes the place; False, at once, when another holds it. Raises StoreError."""
+
+    def finish(self) -> None:
+        """The growing file is verified: makes it durable, then the whole blob. Needs the lock. Raises StoreError."""
+
+    def discard(self) -> None:
+        """What is here proved wrong: removes it. Needs the lock."""
+
+    def release(self) -> None:
+        """Gives the lock back; any number of times."""

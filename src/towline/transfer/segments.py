@@ -1,0 +1,211 @@
+"""Which bytes of a blob to ask for next. Pure: no clock, no threads, no input or output.
+
+A plan knows three kinds of bytes: *done* (on disk), *claimed by a segment* (some connection is after them), *missing*.
+Every byte is in exactly one of them at any time. Segments are handed out in the order of the blob, so that the hash of
+the contiguous front keeps up; where nothing is missing, a fresh connection takes over a part of a slower one's.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+
+SEGMENT_BYTES = 16 << 20
+"""A segment's size: large enough that a round trip vanishes in it, small enough that the front is never far behind."""
+
+STEAL_BYTES = 1 << 20
+"""The least worth a new request: one step of writing."""
+
+_RATE_WINDOW = 0.5
+_MIN_AGE = 1.0
+_STRAGGLER = 8
+
+
+class Ranges:
+    """A set of bytes as sorted, disjoint, non-adjacent half-open ranges."""
+
+    __slots__ = ("_starts", "_stops", "total")
+
+    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+        self.total = 0
+        for start, stop in ranges:
+            self.add(start, stop)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(zip(self._starts, self._stops, strict=True))
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
+    def add(self, start: int, stop: int) -> None:
+        """Adds [start, stop); what is there already stays there."""
+        if start >= stop:
+            return
+        low = bisect_left(self._stops, start)
+        high = bisect_right(self._starts, stop)
+        if low < high:
+            start = min(start, self._starts[low])
+            stop = max(stop, self._stops[high - 1])
+            self.total -= sum(self._stops[i] - self._starts[i] for i in range(low, high))
+        self._starts[low:high] = [start]
+        self._stops[low:high] = [stop]
+        self.total += stop - start
+
+    def remove(self, start: int, stop: int) -> None:
+        """Removes [start, stop), whether it is there or not."""
+        low = bisect_right(self._stops, start)
+        high = bisect_left(self._starts, stop)
+        if start >= stop or low >= high:
+            return
+        kept = [(a, b) for a, b in ((self._starts[low], start), (stop, self._stops[high - 1])) if a < b]
+        self.total -= sum(self._stops[i] - self._starts[i] for i in range(low, high))
+        self.total += sum(b - a for a, b in kept)
+        self._starts[low:high] = [a for a, _ in kept]
+        self._stops[low:high] = [b for _, b in kept]
+
+    def first(self) -> tuple[int, int]:
+        """The lowest range. Raises IndexError when empty."""
+        return self._starts[0], self._stops[0]
+
+    def run_from(self, start: int) -> int:
+        """Where the contiguous run that holds `start` ends; `start` itself where there is none."""
+        index = bisect_right(self._starts, start) - 1
+        return max(self._stops[index], start) if index >= 0 else start
+
+
+class Segment:
+    """Bytes [pos, stop) that one connection is after. The plan moves both ends; the connection reads them.
+
+    `received` counts the bytes that arrived, also those that were not written yet.
+    """
+
+    __slots__ = ("_base", "_base_at", "_rate", "pos", "received", "started", "stop")
+
+    def __init__(self, pos: int, stop: int, now: float) -> None:
+        self.pos = pos
+        self.stop = stop
+        self.started = now
+        self.received = 0
+        self._base = 0
+        self._base_at = now
+        self._rate = 0.0
+
+    @property
+    def remaining(self) -> int:
+        """Bytes not yet claimed for writing."""
+        return self.stop - self.pos
+
+    def rate(self, now: float) -> float:
+        """Bytes a second over about the last half second; over the whole life of a younger segment."""
+        span = now - self._base_at
+        recent = (self.received - self._base) / span if span > 0 else 0.0
+        if span >= _RATE_WINDOW:
+            self._base, self._base_at, self._rate = self.received, now, recent
+            return recent
+        return self._rate if now - self.started >= _RATE_WINDOW else recent
+
+
+class Plan:
+    """The bytes of one blob of `size` bytes, of which `done` are on disk already. Not safe from threads by itself."""
+
+    def __init__(self, size: int, done: Iterable[tuple[int, int]] = (), *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.size = size
+        self.done = Ranges(done)
+        self.active: list[Segment] = []
+        self._segment_bytes = segment_bytes
+        self._missing = Ranges([(0, size)])
+        for start, stop in self.done:
+            self._missing.remove(start, stop)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is on disk."""
+        return self.done.total == self.size
+
+    @property
+    def missing(self) -> bool:
+        """Whether there are bytes that no segment is after."""
+        return bool(self._missing)
+
+    def next(self, now: float, *, whole: bool = False) -> Segment | None:
+        """The segment that a free connection should fetch now; None when there is nothing for it.
+
+        `whole` asks for everything up to the next bytes that are there: for a source that ignores ranges.
+        `now` is in seconds, of any clock that does not go back.
+        """
+        if not whole and (late := self._straggler(now)) is not None:
+            return self._take_over(late, late.pos, now)
+        if self._missing:
+            start, stop = self._missing.first()
+            if not whole:
+                stop = min(stop, start + self._segment_bytes)
+            self._missing.remove(start, stop)
+            return self._begin(start, stop, now)
+        return None if whole else self._split(now)
+
+    def claim(self, segment: Segment, count: int) -> tuple[int, int]:
+        """The next `count` bytes of the segment are about to be written: where, and how many of them may be.
+
+        Fewer, or none, may where another segment took the rest over since they were asked for.
+        """
+        start = segment.pos
+        count = max(0, min(count, segment.stop - start))
+        segment.pos += count
+        return start, count
+
+    def landed(self, start: int, stop: int) -> None:
+        """Claimed bytes are on disk."""
+        self.done.add(start, stop)
+
+    def unclaim(self, start: int, stop: int) -> None:
+        """Claimed bytes could not be written, or bytes on disk proved wrong: they are missing again."""
+        self.done.remove(start, stop)
+        self._missing.add(start, stop)
+
+    def release(self, segment: Segment) -> None:
+        """The connection is through with the segment, or gave up: what it did not claim is missing again."""
+        self.active.remove(segment)
+        self._missing.add(segment.pos, segment.stop)
+
+    def reset(self) -> None:
+        """Nothing on disk is worth keeping. Only while no segment is active."""
+        if self.active:
+            raise RuntimeError("a plan is reset only while no segment is active")
+        self.done = Ranges()
+        self._missing = Ranges([(0, self.size)])
+
+    def _begin(self, start: int, stop: int, now: float) -> Segment:
+        segment = Segment(start, stop, now)
+        self.active.append(segment)
+        return segment
+
+    def _take_over(self, victim: Segment, at: int, now: float) -> Segment:
+        stop, victim.stop = victim.stop, at
+        return self._begin(at, stop, now)
+
+    def _straggler(self, now: float) -> Segment | None:
+        """The first segment that is far slower than its fellows, if it is not just starting."""
+        if len(self.active) < 2:
+            return None
+        rates = sorted(segment.rate(now) for segment in self.active)
+        typical = rates[len(rates) // 2]
+        slow = [
+            segment
+            for segment in self.active
+            if segment.remaining > 0 and now - segment.started > _MIN_AGE and segment.rate(now) * _STRAGGLER < typical
+        ]
+        return min(slow, key=lambda segment: segment.pos, default=None)
+
+    def _split(self, now: float) -> Segment | None:
+        """Takes a part of the segment that would take longest, so that both ends meet; all of it if it crawls."""
+        victim = max(self.active, key=lambda segment: segment.remaining / (segment.rate(now) + 1.0), default=None)
+        if victim is None or victim.remaining == 0:
+            return None
+        rate = victim.rate(now)
+        if now - victim.started > _MIN_AGE and rate * 2 * _MIN_AGE < min(victim.remaining, STEAL_BYTES):
+            return self._take_over(victim, victim.pos, now)
+        if victim.remaining < 2 * STEAL_BYTES:
+            return None
+        return self._take_over(victim, victim.pos + victim.remaining // 2, now)
