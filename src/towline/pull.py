@@ -123,6 +123,11 @@ class _Track:
     def completed(self) -> int:
         return self.total if self.transfer is None else self.transfer.completed
 
+    @property
+    def found(self) -> int:
+        """What was on disk when the layer became known."""
+        return self.total if self.transfer is None else self.transfer.found
+
     def progress(self) -> Progress:
         return Progress(self.digest, self.total, self.completed)
 
@@ -358,6 +363,9 @@ class Watcher:
     def _progress(self, tracks: Sequence[_Track]) -> Iterator[Event]:
         if self._live is None:
             self._live = list(tracks)
+            for track in tracks:
+                self._told[track.digest] = track.found
+                yield Progress(track.digest, track.total, track.found)
         live = []
         for track in self._live:
             event = track.progress()

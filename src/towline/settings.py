@@ -13,6 +13,7 @@ from typing import Self
 
 from towline.errors import InvalidRequest
 
+DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 11434
 
 
@@ -20,7 +21,7 @@ DEFAULT_PORT = 11434
 class Listen:
     """Where the daemon listens. `host` has no brackets, also for IPv6; `""` means every address."""
 
-    host: str = "127.0.0.1"
+    host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
 
     @classmethod
@@ -42,7 +43,8 @@ class Listen:
             host, _, port = authority.partition(":")
         if not value:
             return cls()
-        return cls(host if host or (port is not None and authority.startswith(":")) else cls.host, _port(port, default))
+        every_address = authority.startswith(":")
+        return cls(host if host or every_address else DEFAULT_HOST, _port(port, default))
 
     @property
     def url(self) -> str:

@@ -74,6 +74,7 @@ class BlobTransfer:
         self.digest = digest
         self.size = size
         self.error: TowlineError | None = None
+        """Why it failed, once it is over."""
         self._limits = limits
         self._staging = staging
         self._poke = poke
@@ -88,7 +89,8 @@ class BlobTransfer:
         self._plan = Plan(size)
         self._front = Front()
         self._file = -1
-        self._shown = min(followed_bytes(staging.journal_path, size, digest), max(size - 1, 0))
+        self.found = min(followed_bytes(staging.journal_path, size, digest), max(size - 1, 0))
+        self._shown = self.found
         self._busy = 0
         self._hashing = False
         self._discard = False

@@ -1,0 +1,149 @@
+"""The daemon's life: bind, serve, end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import structlog
+from aiohttp import web
+
+from towline._version import __version__
+from towline.errors import TowlineError
+from towline.pull import Puller
+from towline.server import logs
+from towline.server.app import create_app
+from towline.settings import Listen, Settings
+
+GRACE = 0.6
+"""Seconds that open answers get at the end, twice (aiohttp waits, cancels, waits again): 2 s is the whole budget."""
+
+log = structlog.get_logger("towline.server")
+
+
+def serve(settings: Settings) -> int:
+    """Runs the daemon until SIGTERM or Ctrl-C; returns the exit code, which is 0. Call it from the main thread.
+
+    Raises TowlineError where the address or the store cannot be used: the command line shows its sentence.
+    """
+    logs.configure()
+    with suppress(KeyboardInterrupt):  # before the signals' handlers stand
+        asyncio.run(_run(settings))
+    return 0
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    sockets = bind(settings.listen)
+    try:
+        settings = replace(settings, listen=replace(settings.listen, port=sockets[0].getsockname()[1]))
+        puller = Puller(settings)
+        app = create_app(settings, puller, loopback=_is_loopback(sockets))
+        runner = runner_of(app)
+        try:
+            await asyncio.to_thread(puller.store.prepare)
+            await runner.setup()
+            for sock in sockets:
+                await web.SockSite(runner, sock).start()
+            log.info("listening", url=settings.listen.url, store=str(settings.models), version=__version__)
+            await stop.wait()
+            log.info("stopping")
+        finally:
+            # Both at once: the pulls' end is what lets their streams finish.
+            await asyncio.gather(asyncio.to_thread(puller.close), runner.cleanup())
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def runner_of(app: web.Application) -> web.AppRunner:
+    """How the application is served, wherever it is."""
+    # A handler is cancelled when its client leaves: that is how a pull learns that nobody watches it any more.
+    return web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=GRACE)
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """The first signal stops; the next one, of someone who will not wait, has its usual effect."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stopping() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+        stop.set()
+
+    for number in signals:
+        loop.add_signal_handler(number, stopping)
+
+
+def bind(listen: Listen) -> list[socket.socket]:
+    """A socket for each address that the host means, all on one port. Raises TowlineError."""
+    try:
+        found = socket.getaddrinfo(listen.host or None, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise TowlineError(f"cannot listen on {listen.host}: the host has no address; check OLLAMA_HOST") from None
+    # IPv4 first: it decides the port where the system chooses one.
+    found.sort(key=lambda info: info[0] != socket.AF_INET)
+    sockets: list[socket.socket] = []
+    missing: _NoSuchAddress | None = None
+    try:
+        for family, kind, protocol, _, address in found:
+            port = sockets[0].getsockname()[1] if sockets else listen.port
+            try:
+                sockets.append(_bind_one(family, kind, protocol, (address[0], port, *address[2:])))
+            except _NoSuchAddress as error:
+                missing = error
+        if missing and not sockets:
+            raise missing
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise TowlineError(_cannot_listen(listen, error)) from None
+    return sockets
+
+
+class _NoSuchAddress(OSError):  # noqa: N818  as the system says it
+    """The machine lacks the address, or its family: IPv6 is often switched off."""
+
+
+def _bind_one(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+    try:
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _NoSuchAddress(error.errno, error.strerror) from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(128)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise _NoSuchAddress(error.errno, error.strerror) from None
+        raise
+    return sock
+
+
+def _cannot_listen(listen: Listen, error: OSError) -> str:
+    reasons = {
+        errno.EADDRINUSE: "the port is in use; stop what listens there, or choose another with OLLAMA_HOST or --host",
+        errno.EACCES: "this user may not use the port; choose one above 1023 with OLLAMA_HOST or --host",
+        errno.EADDRNOTAVAIL: "this machine does not have the address; check OLLAMA_HOST",
+    }
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    reason = reasons.get(error.errno or 0, f"{error.strerror}; check OLLAMA_HOST")
+    return f"cannot listen on {host}:{listen.port}: {reason}"
+
+
+def _is_loopback(sockets: Sequence[socket.socket]) -> bool:
+    addresses = (ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]) for sock in sockets)
+    return all(address.is_loopback for address in addresses)
