@@ -35,6 +35,7 @@ from towline.store.publication import Publication
 from towline.store.store import Store, StoredModel
 from towline.transfer.blob import BlobTransfer, Limits
 from towline.transfer.pool import Handle, Pool
+from towline.transfer.rate import Rate
 
 MAX_PULLS = 32
 """Pulls that run at once, each on a thread of its own that mostly sleeps; further ones wait for their turn."""
@@ -43,7 +44,10 @@ HEARTBEAT = 0.8
 """Seconds after which a watcher hears the last event again: the contract promises a line a second."""
 
 SAMPLE = 0.1
-"""Seconds between two looks of a watcher that blocks."""
+"""Seconds between two looks at the byte counts: smooth for a progress bar, nothing for a processor."""
+
+LONGEST_SAMPLE = 0.5
+_SAMPLE_EACH = 0.001
 
 _REFETCHES = 3
 
@@ -56,16 +60,26 @@ class Puller:
     def __init__(self, settings: Settings) -> None:
         self.store = Store(settings.models, noprune=settings.noprune, staging_ttl=settings.staging_ttl)
         self._registry = Registry(settings)
-        limits = Limits(settings.connections_per_blob, settings.stall_timeout, settings.refused_timeout)
-        self._pool = Pool(connections=settings.connections, hashers=min(4, os.cpu_count() or 1), limits=limits)
+        self._pool = Pool(
+            connections=settings.connections,
+            hashers=min(4, os.cpu_count() or 1),
+            limits=Limits(
+                settings.connections_per_blob, settings.stall_timeout, settings.refused_timeout, settings.writeback
+            ),
+            connections_per_host=settings.connections_per_host,
+            rate=Rate(settings.max_rate) if settings.max_rate is not None else None,
+        )
         self._lock = threading.Lock()
         self._running: dict[object, Pull] = {}
         self._waiting: deque[Pull] = deque()
         self._threads: set[threading.Thread] = set()
         self._closed = False
 
-    def join(self, name: ModelName) -> Watcher:
-        """Starts to pull a model, or joins the pull of it that runs. Does not block."""
+    def join(self, name: ModelName, *, max_rate: float | None = None) -> Watcher:
+        """Starts to pull a model, or joins the pull of it that runs. Does not block.
+
+        `max_rate`, in bytes a second, limits what this pull starts to transfer; whoever only joins has no say in it.
+        """
         key = (name.key, name.digest)
         with self._lock:
             if self._closed:
@@ -73,7 +87,7 @@ class Puller:
             pull = self._running.get(key)
             watcher = pull.watch() if pull is not None else None
             if watcher is None:
-                pull = self._running[key] = Pull(name, self.store, self._registry, self._pool)
+                pull = self._running[key] = Pull(name, self.store, self._registry, self._pool, max_rate)
                 watcher = pull.watch()
                 self._waiting.append(pull)
                 if len(self._threads) < MAX_PULLS:
@@ -135,8 +149,11 @@ class _Track:
 class Pull:
     """One model on its way from a registry into the store, for all who watch it."""
 
-    def __init__(self, name: ModelName, store: Store, registry: Registry, pool: Pool) -> None:
+    def __init__(
+        self, name: ModelName, store: Store, registry: Registry, pool: Pool, max_rate: float | None = None
+    ) -> None:
         self.name = name
+        self._rate = Rate(max_rate) if max_rate is not None else None
         self.tracks: Sequence[_Track] | None = None
         self.steps: list[str] = []
         self.error: TowlineError | None = None
@@ -188,7 +205,9 @@ class Pull:
         try:
             for blob in missing:
                 sources = [self._registry.source(place, resolved.name, blob) for place in resolved.endpoints]
-                handles[blob] = self._pool.fetch(blob.digest, blob.size, sources, publication.staged(blob), self)
+                handles[blob] = self._pool.fetch(
+                    blob.digest, blob.size, sources, publication.staged(blob), self, rate=self._rate
+                )
             self._commit(resolved.manifest, handles)
             for blob, handle in handles.items():
                 handle.transfer.listen(partial(self._over.put, blob))
@@ -236,6 +255,11 @@ class Pull:
 
     # Those who watch
 
+    @property
+    def watchers(self) -> int:
+        """How many there are."""
+        return len(self._watchers)
+
     def watch(self) -> Watcher | None:
         """A new watcher; None when the pull is over or was cancelled, and a new one has to start."""
         with self._lock:
@@ -250,6 +274,8 @@ class Pull:
         with self._lock:
             self._watchers.discard(watcher)
             last = not self._watchers
+            if last:
+                self._cancelled = True  # here, so that nobody joins what is about to be stopped
         if last:
             self.cancel()
 
@@ -305,6 +331,11 @@ class Watcher:
         """What is in the store now, after a success."""
         return self._pull.model
 
+    @property
+    def sample(self) -> float:
+        """Seconds until the next look: longer where hundreds watch one pull, so that they cost it next to nothing."""
+        return min(max(SAMPLE, self._pull.watchers * _SAMPLE_EACH), LONGEST_SAMPLE)
+
     def poll(self, now: float | None = None) -> list[Event]:
         """What is new since the last poll; with nothing new for a second, the last thing again. Does not block.
 
@@ -334,7 +365,7 @@ class Watcher:
         with self:
             while not self.finished:
                 yield from self.poll()
-                self.wait(SAMPLE)
+                self.wait(self.sample)
             yield from self.poll()
             if self.error is not None:
                 raise self.error

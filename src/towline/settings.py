@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from towline.errors import InvalidRequest
 
@@ -56,7 +57,7 @@ class Listen:
 def _port(text: str | None, default: int) -> int:
     if not text:
         return default
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536 else DEFAULT_PORT
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536 else default
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +78,42 @@ def parse_mirrors(text: str) -> tuple[Mirror, ...]:
         host, equals, url = (piece.strip() for piece in entry.partition("="))
         if "://" not in url:
             url = f"https://{url}"
-        if (
-            not equals
-            or not re.fullmatch(r"[A-Za-z0-9_.:-]+", host)
-            or not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url)
-        ):
+        if not equals or not re.fullmatch(r"[A-Za-z0-9_.:-]+", host) or not _is_endpoint(url):
             raise InvalidRequest(
                 f"TOWLINE_MIRRORS holds {ascii(host)!s} with an entry that is not host=endpoint; "
                 "write it as registry.ollama.ai=https://mirror.example,…"
             )
         mirrors.append(Mirror(host.lower(), url.rstrip("/")))
     return tuple(mirrors)
+
+
+def _is_endpoint(url: str) -> bool:
+    try:
+        urlsplit(url).port  # noqa: B018 - it checks the port as it is read, and the brackets of an address
+    except ValueError:
+        return False
+    return re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url) is not None
+
+
+_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+MIN_RATE = 1024.0
+
+
+def parse_rate(text: str, what: str) -> float:
+    """Reads a bandwidth as people write it, in bytes a second: `20MB/s`, `512k`, `1.5 MiB/s`; in bits: `100Mbit/s`.
+
+    Raises InvalidRequest, naming `what`, for anything else and for less than a kilobyte a second.
+    """
+    match = re.fullmatch(
+        r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([kmg]i?)?(b|byte|bytes|bit|bits)?(/s|ps)?\s*", text, re.IGNORECASE
+    )
+    rate = 0.0
+    if match is not None:
+        bits = (match[3] or "").lower() in ("bit", "bits") or (match[3] == "b" and (match[4] or "").lower() == "ps")
+        rate = float(match[1]) * _UNITS[(match[2] or "").lower()] / (8 if bits else 1)
+    if rate < MIN_RATE:
+        raise InvalidRequest(f"{what} is {text[:40]!a}, but takes a bandwidth such as 20MB/s, of 1 kB/s or more")
+    return rate
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -120,6 +146,12 @@ class Settings:
     """Connections of the whole process that carry blobs, each on a thread of its own (TOWLINE_CONNECTIONS)."""
     connections_per_blob: int = 8
     """Connections one blob may use (TOWLINE_CONNECTIONS_PER_BLOB)."""
+    connections_per_host: int = 16
+    """Connections one registry endpoint gets from this process (TOWLINE_CONNECTIONS_PER_HOST)."""
+    max_rate: float | None = None
+    """Bytes a second that all downloads of the process may take together (TOWLINE_MAX_RATE, as in 20MB/s)."""
+    writeback: bool = True
+    """Have the disk begin to write what is hashed, so that little is left for the end (TOWLINE_WRITEBACK)."""
     stall_timeout: float = 30.0
     """How long a download goes on without a new byte from any source before it fails (TOWLINE_STALL_TIMEOUT)."""
     refused_timeout: float = 4.0
@@ -143,6 +175,10 @@ class Settings:
         given["plain_http"] = _words(environ.get("TOWLINE_PLAIN_HTTP", ""))
         if serve := environ.get("TOWLINE_SERVE_REGISTRY", "").strip():
             given["serve_registry"] = _flag(serve)
+        if rate := environ.get("TOWLINE_MAX_RATE", "").strip():
+            given["max_rate"] = parse_rate(rate, "TOWLINE_MAX_RATE")
+        if writeback := environ.get("TOWLINE_WRITEBACK", "").strip():
+            given["writeback"] = _flag(writeback)
         for name, (low, high) in _INTEGERS.items():
             if text := environ.get(f"TOWLINE_{name.upper()}", "").strip():
                 given[name] = int(_number(f"TOWLINE_{name.upper()}", text, low, high))
@@ -152,7 +188,7 @@ class Settings:
         return cls(**given)  # type: ignore[arg-type]
 
 
-_INTEGERS = {"connections": (1, 64), "connections_per_blob": (1, 64)}
+_INTEGERS = {"connections": (1, 64), "connections_per_blob": (1, 64), "connections_per_host": (1, 64)}
 _SECONDS = {"stall_timeout": (1, 86400), "staging_ttl": (0, 3650 * 86400)}
 
 

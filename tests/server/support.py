@@ -31,6 +31,8 @@ from towline.store.store import Store
 class FakeWatcher:
     """A watcher whose pull is the test: it keeps the interface's promises and nothing else."""
 
+    sample = 0.1
+
     def __init__(self) -> None:
         self.finished = False
         self.committed = False
@@ -84,7 +86,7 @@ class FakePuller:
         self.watchers: list[FakeWatcher] = []
         self._threads: list[threading.Thread] = []
 
-    def join(self, name: ModelName) -> FakeWatcher:
+    def join(self, name: ModelName, *, max_rate: float | None = None) -> FakeWatcher:
         self.joined.append(name)
         watcher = FakeWatcher()
         self.watchers.append(watcher)

@@ -46,7 +46,7 @@ def _check(part: str, text: str) -> None:
 
 def _port_is_valid(host: str) -> bool:
     name, colon, port = host.partition(":")
-    return bool(name) and (not colon or (port.isdigit() and 0 < int(port[:6]) < 65536))
+    return bool(name) and (not colon or (port.isdigit() and len(port) < 6 and 0 < int(port) < 65536))
 
 
 def _shown(text: str) -> str:

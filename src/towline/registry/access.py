@@ -56,7 +56,10 @@ class Access:
             target = response.headers.get("Location")
             if response.status not in REDIRECTS or not target:
                 return Landing(response, url)
-            previous, url = url, urljoin(url, target)
+            try:
+                previous, url = url, urljoin(url, target)
+            except ValueError:
+                raise SourceGone(f"{endpoint.shown} redirects to an address that is none") from None
             response = self.follow(call, endpoint, repository, url, headers, after=previous, timeout=timeout)
         raise SourceGone(f"{endpoint.shown} redirects in circles")
 
@@ -89,15 +92,16 @@ class Access:
         headers: Mapping[str, str],
         timeout: float,
     ) -> Response:
-        response = call.send("GET", url, {**headers, **self._tokens.header(endpoint, repository)}, timeout=timeout)
+        known = self._tokens.header(endpoint, repository)
+        response = call.send("GET", url, {**headers, **known}, timeout=timeout)
         if response.status != 401:
             return response
-        self._tokens.forget(endpoint, repository)
         challenge = ", ".join(_all(response.headers, "WWW-Authenticate"))
-        self._tokens.answer(call, endpoint, repository, challenge, timeout)
-        response = call.send("GET", url, {**headers, **self._tokens.header(endpoint, repository)}, timeout=timeout)
+        token = self._tokens.answer(call, endpoint, repository, challenge, timeout)
+        response = call.send("GET", url, {**headers, **token.header}, timeout=timeout)
         if response.status == 401:
             raise RegistryError(f"{endpoint.shown} refuses an anonymous token for {repository}; it wants a login")
+        self._tokens.keep(endpoint, repository, token)
         return response
 
 

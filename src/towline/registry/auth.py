@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 import msgspec
@@ -52,22 +52,40 @@ class _TokenAnswer(msgspec.Struct):
     expires_in: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A Bearer token, good until `until` of `time.monotonic`."""
+
+    text: str = field(repr=False)
+    until: float
+
+    @property
+    def header(self) -> dict[str, str]:
+        """What a request carries."""
+        return {"Authorization": f"Bearer {self.text}"}
+
+
 class Tokens:
     """The tokens of one process, by endpoint and repository. Safe from many threads."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, str], tuple[str, float]] = {}
+        self._known: dict[tuple[str, str], Token] = {}
 
     def header(self, endpoint: Endpoint, repository: str) -> dict[str, str]:
         """The headers that a request to this endpoint carries: empty as long as nothing asked for any."""
         with self._lock:
-            token, until = self._known.get((endpoint.base, repository), ("", 0.0))
-        return {"Authorization": f"Bearer {token}"} if time.monotonic() < until else {}
+            token = self._known.get((endpoint.base, repository))
+        return token.header if token is not None and time.monotonic() < token.until else {}
 
-    def answer(self, call: Call, endpoint: Endpoint, repository: str, header: str, timeout: float) -> None:
-        """Meets a 401: fetches a token for reading the repository, which `header` then gives.
+    def keep(self, endpoint: Endpoint, repository: str, token: Token) -> None:
+        """Has `header` give this token, which was good just now."""
+        with self._lock:
+            self._known[endpoint.base, repository] = token
+
+    def answer(self, call: Call, endpoint: Endpoint, repository: str, header: str, timeout: float) -> Token:
+        """Meets a 401: fetches a token for reading the repository, for the caller alone until it is kept.
 
         Raises RegistryError where there is no way in without credentials; SourceBusy and SourceGone as a request does.
         """
@@ -78,18 +96,13 @@ class Tokens:
                 f"{endpoint.shown} wants a login, and towline has no credentials for it; "
                 "check the name, or use a registry that can be read without"
             )
-        token, life = self._fetch(call, endpoint, repository, bearer, timeout)
-        with self._lock:
-            self._known[endpoint.base, repository] = (token, time.monotonic() + life)
+        try:
+            return self._fetch(call, endpoint, repository, bearer, timeout)
+        except ValueError:
+            raise RegistryError(f"{endpoint.shown} sends its logins to an address that is none") from None
 
-    def forget(self, endpoint: Endpoint, repository: str) -> None:
-        """Drops a token that was refused."""
-        with self._lock:
-            self._known.pop((endpoint.base, repository), None)
-
-    def _fetch(
-        self, call: Call, endpoint: Endpoint, repository: str, challenge: Challenge, timeout: float
-    ) -> tuple[str, float]:
+    def _fetch(self, call: Call, endpoint: Endpoint, repository: str, challenge: Challenge, timeout: float) -> Token:
+        """Raises ValueError, too, for an address that is none."""
         realm = urlsplit(urljoin(endpoint.base + "/", challenge.params["realm"]))
         scope = challenge.params.get("scope") or f"repository:{repository}:pull"
         query = {"scope": scope} | ({"service": challenge.params["service"]} if "service" in challenge.params else {})
@@ -118,4 +131,4 @@ class Tokens:
         token = answer.token or answer.access_token
         if not token or not token.isascii() or not token.isprintable():
             raise SourceGone(f"{response.host} does not send a token for {endpoint.shown}")
-        return token, max(answer.expires_in or _DEFAULT_LIFE, _DEFAULT_LIFE) - 5
+        return Token(token, time.monotonic() + max(answer.expires_in or _DEFAULT_LIFE, _DEFAULT_LIFE) - 5)

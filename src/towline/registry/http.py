@@ -8,9 +8,11 @@ a registry is.
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from http.client import HTTPException
 from types import TracebackType
@@ -29,6 +31,9 @@ from towline.errors import Cancelled, SourceBusy, SourceGone, SourceLied
 USER_AGENT = f"towline/{_version.__version__}"
 
 _COPY_STEP = 128 << 10
+_TLS_STEP = 256 << 10
+_TLS_SECONDS = 0.02
+_DRAIN_BYTES = 16 << 10
 
 
 class _Active(threading.local):
@@ -196,9 +201,12 @@ class Response:
         self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
         original = raw._original_response
+        # Set where the body's bytes can be taken straight from the connection: they are as many as announced.
         self._direct = (
             original if original is not None and not original.chunked and original.length is not None else None
         )
+        self._tls = getattr(call._socket, "_sslobj", None)
+        self._touched = False
 
     def readinto(self, buffer: memoryview) -> int:
         """Fills the start of `buffer` with what has arrived, waiting for at least one byte; 0 is the end of the body.
@@ -228,12 +236,20 @@ class Response:
             data = self._raw.read1(min(len(buffer), _COPY_STEP))
             buffer[: len(data)] = data
             return len(data)
-        # Straight from the socket into the caller's buffer, one receive a call: urllib3's own `readinto` allocates
-        # and copies, http.client's waits until the buffer is full.
+        # urllib3's own `readinto` allocates and copies, http.client's waits until the buffer is full.
         left = self._direct.length
         if not left:
             return 0
-        count: int = self._direct.fp.readinto1(buffer[:left])
+        room = buffer[:left]
+        if self._tls is not None and self._touched:
+            count = _read_records(self._tls, room[:_TLS_STEP])
+        elif (
+            self._tls is not None
+        ):  # what came with the headers lies in http.client's buffer, and no more of it is used
+            count = self._direct.fp.readinto1(room[: io.DEFAULT_BUFFER_SIZE])
+        else:
+            count = self._direct.fp.readinto1(room)
+        self._touched = True
         self._direct.length = left - count
         if count == 0:
             raise ConnectionResetError("the body ended early")
@@ -244,7 +260,29 @@ class Response:
         return count
 
     def _close(self) -> None:
+        """The connection is kept where little is left to read, as after a redirect: a new one costs more."""
+        if self._direct is not None and not self._touched and (self._direct.length or 0) <= _DRAIN_BYTES:
+            self._raw.drain_conn()
         self._raw.close()
+
+
+def _read_records(tls: Any, buffer: memoryview) -> int:
+    """Fills the buffer from a TLS connection, record by record, for `_TLS_SECONDS` at most where bytes come slowly.
+
+    A record holds 16 KiB. Going through http.client and the socket's own layers for each costs as much as deciphering
+    it.
+    """
+    count: int = tls.read(len(buffer), buffer)
+    until = time.monotonic() + _TLS_SECONDS
+    while 0 < count < len(buffer) and time.monotonic() < until:
+        try:
+            more: int = tls.read(len(buffer) - count, buffer[count:])
+        except OSError:
+            break  # it will be there the next time: what came before it counts
+        if not more:
+            break
+        count += more
+    return count
 
 
 def _translated(error: Exception, host: str) -> SourceBusy | SourceGone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 from aiohttp import HttpVersion11, web
@@ -14,12 +15,10 @@ from towline.model.name import ModelName
 from towline.pull import Puller, Watcher
 from towline.server.body import read_json
 from towline.server.errors import refusal
+from towline.settings import parse_rate
 
 HOLD_BACK = 4.0
 """Seconds for which the status line waits for the manifest: clients' default read timeout is five (contract)."""
-
-SAMPLE = 0.1
-"""Seconds between two looks at the byte counts: smooth for a progress bar, nothing for a processor."""
 
 STUCK_READER = 600.0
 """Seconds after which a client that reads nothing at all is taken for gone. Long, since a person may have suspended
@@ -34,6 +33,12 @@ class PullRequest(msgspec.Struct):
     model: str | None = None
     name: str | None = None
     stream: bool | None = None
+    max_rate: Any = None
+    """Of towline's own: a bandwidth for this pull, as text. Whatever else a client means by it is ignored."""
+
+    def rate(self) -> float | None:
+        """Bytes a second. Raises InvalidRequest."""
+        return parse_rate(self.max_rate, "max_rate") if isinstance(self.max_rate, str) and self.max_rate else None
 
     def wanted(self) -> ModelName:
         """The model's name, from `model` or the older `name`. Raises InvalidRequest or InvalidName."""
@@ -70,7 +75,7 @@ def routes(puller: Puller) -> list[web.RouteDef]:
     async def pull(request: web.Request) -> web.StreamResponse:
         deadline = asyncio.get_running_loop().time() + HOLD_BACK
         wanted = await read_json(request, PullRequest, EXAMPLE)
-        watcher = puller.join(wanted.wanted())
+        watcher = puller.join(wanted.wanted(), max_rate=wanted.rate())
         # Whatever ends this, a client that left included (the handler is cancelled then), the watcher is closed once;
         # the last watcher that goes stops the download.
         try:
@@ -133,7 +138,7 @@ async def _flow(response: web.StreamResponse, watcher: Watcher, changes: Changes
             await _write(response, lines)
         if finished:
             return
-        await changes.wait(SAMPLE)
+        await changes.wait(watcher.sample)
 
 
 async def _write(response: web.StreamResponse, lines: bytes) -> None:

@@ -48,6 +48,7 @@ class Publication:
                 raise StoreError("the store cannot be locked; check its file system")
             self._pins.mkdir(parents=True)
         except OSError as error:
+            self._lock.release()
             raise store_error(error) from None
         return self
 
@@ -167,8 +168,8 @@ class Publication:
 
     def _write_manifest(self, path: Path) -> None:
         for tries_left in reversed(range(_TRIES)):
-            make_folders(path.parent)
             try:
+                make_folders(path.parent)
                 write_file(path, self._manifest.raw, self._tmp_for(path))
             except FileNotFoundError:  # an Ollama removes empty folders of manifests
                 if not tries_left:

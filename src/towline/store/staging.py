@@ -7,8 +7,11 @@ import os
 import shutil
 from pathlib import Path
 
+import msgspec
+
 from towline.errors import store_error
 from towline.model.digest import Digest
+from towline.store import adoption
 from towline.store.durable import link
 from towline.store.layout import Layout
 from towline.store.locks import FileLock
@@ -57,6 +60,38 @@ class StagedBlob:
             raise store_error(error) from None
         return True
 
+    def promised(self) -> int:
+        """Bytes that an Ollama has of the blob, by its own word."""
+        if os.path.exists(self._leftover):
+            return sum(stop - start for start, stop in self._told_leftover())
+        return sum(stop - start for start, stop in adoption.offered(self._layout, self._digest, self._size))
+
+    def leftover(self) -> adoption.Extents:
+        """Takes over what an Ollama left of the blob, once; which bytes of the data that are."""
+        if os.path.exists(self.data_path):
+            return self._told_leftover()
+        extents = adoption.adopt(self._layout, self._digest, self._size, self._folder)
+        if extents:
+            with open(self._leftover, "wb") as file:
+                file.write(msgspec.json.encode(extents))
+        return extents
+
+    def forget_leftover(self) -> None:
+        """The data is all towline's own from here on."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._leftover)
+
+    @property
+    def _leftover(self) -> Path:
+        return self._folder / "leftover"
+
+    def _told_leftover(self) -> adoption.Extents:
+        try:
+            told = msgspec.json.decode(self._leftover.read_bytes(), type=list[tuple[int, int]])
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return []
+        return [(start, stop) for start, stop in told if 0 <= start < stop <= self._size]
+
     def finish(self) -> None:
         """The data is verified: makes it last, and then `whole`. Raises StoreError."""
         try:
@@ -69,6 +104,7 @@ class StagedBlob:
             os.rename(self.data_path, self._whole)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.journal_path)
+            self.forget_leftover()
         except OSError as error:
             raise store_error(error) from None
 

@@ -18,14 +18,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from towline.errors import Cancelled, DigestMismatch, SourceError, StoreError, TowlineError, TransferError, store_error
+import structlog
+
+from towline.errors import Cancelled, DigestMismatch, SourceError, TowlineError, TransferError, store_error
 from towline.model.digest import Digest
 from towline.transfer import disk
 from towline.transfer.front import Front
 from towline.transfer.health import Health, pick
 from towline.transfer.journal import BLOCK_BYTES, Block, Journal, followed_bytes
+from towline.transfer.pace import Pace
 from towline.transfer.protocols import BlobSource, ByteStream, Staging
+from towline.transfer.rate import Rate
 from towline.transfer.segments import Plan, Segment
+from towline.transfer.slots import Slots
 
 INLINE_BYTES = 4 << 20
 """Blobs up to this size are hashed by the thread that receives them: handing them over would cost more."""
@@ -33,12 +38,17 @@ INLINE_BYTES = 4 << 20
 FLUSH_SECONDS = 0.5
 """A block that fills slower than this is written as far as it is: progress shows, and little is lost to a crash."""
 
+WRITEBACK_BYTES = 16 << 20
+"""Hashed bytes after which the disk is asked to begin writing them."""
+
 LOOK_AGAIN = 0.25
 """Seconds between two looks at what only another process, or time itself, changes."""
 
 NEVER = float("inf")
 
 Work = Callable[[memoryview], None]
+
+_log = structlog.get_logger("towline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,7 @@ class Limits:
     connections: int = 8
     stall_timeout: float = 30.0
     refused_timeout: float = 4.0
+    writeback: bool = True
 
 
 class _State(enum.Enum):
@@ -68,6 +79,8 @@ class BlobTransfer:
         staging: Staging,
         limits: Limits,
         *,
+        slots: Slots,
+        rates: Sequence[Rate] = (),
         poke: Callable[[BlobTransfer], None],
         hash_soon: Callable[[BlobTransfer], None],
     ) -> None:
@@ -76,6 +89,8 @@ class BlobTransfer:
         self.error: TowlineError | None = None
         """Why it failed, once it is over."""
         self._limits = limits
+        self._slots = slots
+        self._rates = tuple(rates)
         self._staging = staging
         self._poke = poke
         self._hash_soon = hash_soon
@@ -87,9 +102,10 @@ class BlobTransfer:
         self._listeners: list[Callable[[], None]] = []
         self._journal = Journal(staging.journal_path, size, digest)
         self._plan = Plan(size)
+        self._pace = Pace(limits.connections)
         self._front = Front()
         self._file = -1
-        self.found = min(followed_bytes(staging.journal_path, size, digest), max(size - 1, 0))
+        self.found = min(followed_bytes(staging.journal_path, size, digest) or staging.promised(), max(size - 1, 0))
         self._shown = self.found
         self._busy = 0
         self._hashing = False
@@ -100,6 +116,9 @@ class BlobTransfer:
         self._next_look = 0.0
         self._last_byte = 0.0
         self._last_error: SourceError | None = None
+        self._inherited = False
+        self._written_back = 0
+        self._over = threading.Event()
 
     # What watchers see
 
@@ -144,7 +163,10 @@ class BlobTransfer:
     def take(self, now: float) -> Work | float:
         """What a free thread should do now, or the time (of `time.monotonic`) at which to ask again."""
         with self._lock:
-            work = self._take(now)
+            try:
+                work = self._take(now)
+            except Exception as error:  # noqa: BLE001 - see `_meaning`
+                work = self._meaning(error)
         if isinstance(work, TowlineError):
             self._conclude(work)
             return NEVER
@@ -160,7 +182,9 @@ class BlobTransfer:
         if self._state is not _State.ACTIVE:
             return NEVER
         plan = self._plan
-        health = pick(self._allowed, now)
+        health = pick([health for health in self._allowed if self._slots.free(str(health.source))], now)
+        if health is None and any(health.gone is None for health in self._allowed):
+            return now + LOOK_AGAIN  # every connection that their hosts may have is in use
         if isinstance(health, Health) and not plan.active:
             # To wait for a free thread is no stall.
             starved = max(0.0, now - max(self._ready_at, health.not_before))
@@ -169,19 +193,28 @@ class BlobTransfer:
         deadline = self._last_byte + self._limits.stall_timeout
         if now >= deadline and (self._last_error or plan.active):
             return self._stalled()
-        if len(plan.active) >= self._limits.connections:
-            return now + LOOK_AGAIN
         if not isinstance(health, Health):
             if plan.active or plan.complete:
                 return now + LOOK_AGAIN
             return min(health, deadline) if health is not None else self._hopeless()
-        whole = not health.source.ranged
-        segment = None if whole and plan.active else plan.next(now, whole=whole)
+        segment = self._next_segment(health, now)
         self._cancel_overtaken()
         if segment is None:
             return now + LOOK_AGAIN if plan.active else NEVER
         self._busy += 1
+        self._slots.take(str(health.source))
         return lambda buffer: self._fetch(plan, segment, health, buffer)
+
+    def _next_segment(self, health: Health, now: float) -> Segment | None:
+        plan, pace = self._plan, self._pace
+        if not health.source.ranged:
+            return plan.next(now, whole=True) if not plan.active else None
+        allowed = min(pace.connections + plan.silent(now), self._limits.connections)
+        if len(plan.active) < allowed:
+            return plan.next(now, typical=pace.typical)
+        if self._rates:
+            return None  # connections that wait for the limit are not slow
+        return plan.rescue(now, typical=pace.typical) if len(plan.active) <= self._limits.connections else None
 
     def _cancel_overtaken(self) -> None:
         for segment, stream in self._streams.items():
@@ -213,10 +246,8 @@ class BlobTransfer:
                 self._open()
                 if self.size == 0:
                     self._judge()
-        except OSError as error:
-            self._conclude(store_error(error))
-        except TowlineError as error:
-            self._conclude(error)
+        except Exception as error:  # noqa: BLE001 - see `_meaning`
+            self._conclude(self._meaning(error))
         finally:
             self._leave()
             self._poke(self)
@@ -239,14 +270,15 @@ class BlobTransfer:
             )
 
     def _open(self) -> None:
+        extents = self._staging.leftover()
         self._file = os.open(self._staging.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        blocks = (
-            self._journal.recover() if self.size > BLOCK_BYTES or os.path.exists(self._staging.journal_path) else []
-        )
+        journaled = self.size > BLOCK_BYTES or os.path.exists(self._staging.journal_path)
+        blocks = self._journal.recover() if journaled else []
         if os.fstat(self._file).st_size != self.size:
             os.ftruncate(self._file, self.size)
         with self._lock:
-            self._plan = Plan(self.size, ((block.start, block.stop) for block in blocks))
+            self._inherited = bool(extents)
+            self._plan = Plan(self.size, [*extents, *((block.start, block.stop) for block in blocks)])
             self._front = Front(blocks)
             self._last_byte = self._ready_at = time.monotonic()
             if self._state is _State.PREPARING:
@@ -262,20 +294,19 @@ class BlobTransfer:
         error: TowlineError | None = None
         try:
             self._receive(plan, segment, health, buffer)
-        except (SourceError, Cancelled) as caught:
-            error = caught
-        except OSError as caught:
-            error = store_error(caught)
+        except Exception as caught:  # noqa: BLE001 - see `_meaning`
+            error = self._meaning(caught)
         now = time.monotonic()
         with self._lock:
             self._streams.pop(segment, None)
+            self._slots.give_back(str(health.source))
             plan.release(segment)
             if not plan.active:
                 self._ready_at = now
             if isinstance(error, SourceError):
                 health.failed(error, now)
                 self._last_error = error
-        if isinstance(error, StoreError):
+        if error is not None and not isinstance(error, (SourceError, Cancelled)):
             self._conclude(error)
         self._leave()
         self._poke(self)
@@ -290,26 +321,42 @@ class BlobTransfer:
                 raise Cancelled("the download was stopped")
             self._streams[segment] = stream
         filled = 0
+        step = min([BLOCK_BYTES, *(rate.step for rate in self._rates)])
         with stream:
             try:
                 written = time.monotonic()
                 while segment.remaining > filled:
                     room = buffer[:skip] if skip else buffer[filled : segment.remaining]
-                    count = stream.readinto(room[:BLOCK_BYTES])
+                    count = stream.readinto(room[:step])
                     now = self._last_byte = time.monotonic()
                     if count == 0:
                         break
+                    self._hold_to_rates(count, now)
                     if skip:
                         skip -= count
                         continue
                     filled += count
                     segment.received += count
+                    self._note(count, now)
                     if filled >= min(BLOCK_BYTES, segment.remaining) or now - written >= FLUSH_SECONDS:
                         length, filled, written = filled, 0, now
                         self._write(plan, segment, health, buffer, length)
             finally:
                 if filled:
                     self._write(plan, segment, health, buffer, filled)
+
+    def _hold_to_rates(self, count: int, now: float) -> None:
+        pause = max((rate.spend(count, now) for rate in self._rates), default=0.0)
+        if pause and self._over.wait(pause):
+            raise Cancelled("the download was stopped")
+        if pause:
+            self._last_byte = time.monotonic()
+
+    def _note(self, count: int, now: float) -> None:
+        with self._lock:
+            more = self._pace.received(count, now)
+        if more:
+            self._poke(self)
 
     def _write(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview, length: int) -> None:
         """Writes and journals the block at the start of `buffer`; what another segment took over is dropped."""
@@ -364,20 +411,34 @@ class BlobTransfer:
         try:
             while (step := self._step()) is not None:
                 length, block = step
+                if not length:
+                    return self._judge()
                 data = buffer[:length]
                 disk.read_all(self._file, data, self._front.position)
                 if block is None or block.matches(data):
                     self._front.feed(data)
+                    self._write_back()
                 else:
                     self._disbelieve(block)
-            if self._front.position == self.size and self._state is _State.ACTIVE:
-                self._judge()
-        except OSError as error:
-            self._conclude(store_error(error))
+        except Exception as error:  # noqa: BLE001 - see `_meaning`
+            self._conclude(self._meaning(error))
+        return None
+
+    def _write_back(self) -> None:
+        """Has the disk begin with what is hashed, so that little is left for the end."""
+        position = self._front.position
+        if self._limits.writeback and position - self._written_back >= WRITEBACK_BYTES:
+            disk.start_writeback(self._file, self._written_back, position - self._written_back)
+            self._written_back = position
 
     def _step(self) -> tuple[int, Block | None] | None:
-        """What to hash next; with None hashing is over for now, and the next bytes that land start it again."""
+        """What to hash next; with None hashing is over for now, and the next bytes that land start it again.
+
+        A length of 0 means that all is hashed: whoever is told so judges, and nobody else, as `_hashing` stays.
+        """
         with self._lock:
+            if self._state is _State.ACTIVE and self._front.position == self.size:
+                return 0, None
             stop = self._plan.done.run_from(self._front.position)
             if self._state is not _State.ACTIVE or stop <= self._front.position:
                 self._hashing = False
@@ -402,28 +463,35 @@ class BlobTransfer:
                 self._conclude(None)
             return
         with self._lock:
-            suspects = [health for health in self._allowed if health.delivered]
-            for health in suspects:
-                health.blamed += 1
-                health.delivered = False
-            chosen = min(
-                (health for health in self._sources if health.gone is None),
-                key=lambda health: health.blamed,
-                default=None,
-            )
-            again = chosen is not None and chosen.blamed < 2 and self._attempts <= len(self._sources)
-            if again and chosen is not None:
-                self._allowed = [chosen]
-                self._attempts += 1
-                self._plan = Plan(self.size)
-                self._front = Front()
-                self._journal.reset()
-                self._last_byte = self._ready_at = time.monotonic()
+            again = self._begin_anew()
         if again:
             self._poke(self)
         else:
             self._discard = True
             self._conclude(self._mismatch_error())
+
+    def _begin_anew(self) -> bool:
+        """Forgets all bytes and chooses from where they come this time; False when it is no use. Under lock."""
+        if self._inherited:  # what another program left may well be what was wrong
+            self._inherited = False
+            self._staging.forget_leftover()
+        else:
+            for health in [health for health in self._allowed if health.delivered]:
+                health.blamed += 1
+                health.delivered = False
+            willing = [health for health in self._sources if health.gone is None]
+            chosen = min(willing, key=lambda health: health.blamed, default=None)
+            if chosen is None or chosen.blamed > 1 or self._attempts > len(self._sources) or not self.size:
+                return False
+            self._allowed = [chosen]
+            self._attempts += 1
+        self._hashing = False
+        self._plan = Plan(self.size)
+        self._front = Front()
+        self._journal.reset()
+        self._written_back = 0
+        self._last_byte = self._ready_at = time.monotonic()
+        return True
 
     def _mismatch_error(self) -> DigestMismatch:
         names = ", ".join(dict.fromkeys(str(health.source) for health in self._sources if health.blamed))
@@ -434,6 +502,17 @@ class BlobTransfer:
 
     # Ending
 
+    def _meaning(self, error: Exception) -> TowlineError:
+        """What an exception means for the transfer. One that nobody expected ends it, and not the thread, which has
+        other transfers to serve.
+        """
+        if isinstance(error, TowlineError):
+            return error
+        if isinstance(error, OSError):
+            return store_error(error)
+        _log.error("download failed by a fault in towline", digest=str(self.digest), exc_info=error)
+        return TransferError(f"downloading {self.digest} failed by a fault in towline ({type(error).__name__})")
+
     def _show(self) -> None:
         self._shown = max(self._shown, min(self._plan.done.total, max(self.size - 1, 0)))
 
@@ -443,6 +522,7 @@ class BlobTransfer:
                 return
             self._state = _State.CONCLUDED
             self.error = error
+            self._over.set()
             if error is None:
                 self._shown = self.size
             streams = list(self._streams.values())

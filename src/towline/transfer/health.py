@@ -42,6 +42,8 @@ class Health:
         if isinstance(error, SourceGone):
             self.gone = error
         elif isinstance(error, SourceLied):
+            if now < self.not_before:
+                return  # its connections fail together: that is one failure
             self._lies += 1
             if self._lies >= MAX_LIES:
                 self.gone = error
@@ -63,7 +65,7 @@ class Health:
             return
         pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE) * random.uniform(0.75, 1.25)  # noqa: S311
         if error.refused and self._refused_since is not None:
-            pause = min(pause, 1.0)
+            pause = min(pause, 1.0, max(self._refused_since + self.refused_timeout - now, 0.0))
         self.not_before = now + pause
         self._failures = min(self._failures + 1, 8)
 

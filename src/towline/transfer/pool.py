@@ -14,6 +14,8 @@ from towline.model.digest import Digest
 from towline.transfer.blob import NEVER, BlobTransfer, Limits, Work
 from towline.transfer.journal import BLOCK_BYTES
 from towline.transfer.protocols import BlobSource, Staging
+from towline.transfer.rate import Rate
+from towline.transfer.slots import Slots
 
 _LOOK_AHEAD = 32
 """How many transfers of one pull are compared for the next free thread: more than there are threads to share."""
@@ -56,8 +58,18 @@ class Pool:
     there to the blob that has the fewest.
     """
 
-    def __init__(self, *, connections: int, hashers: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        *,
+        connections: int,
+        hashers: int,
+        limits: Limits,
+        connections_per_host: int = 64,
+        rate: Rate | None = None,
+    ) -> None:
         self._limits = limits
+        self._slots = Slots(connections_per_host)
+        self._rates = [rate] if rate is not None else []
         self._connections = connections
         self._hashers = hashers
         self._wake = threading.Condition()
@@ -75,15 +87,33 @@ class Pool:
         self._closed = False
 
     def fetch(
-        self, digest: Digest, size: int, sources: Sequence[BlobSource], staging: Staging, owner: Hashable
+        self,
+        digest: Digest,
+        size: int,
+        sources: Sequence[BlobSource],
+        staging: Staging,
+        owner: Hashable,
+        *,
+        rate: Rate | None = None,
     ) -> Handle:
-        """Begins the transfer of a blob, or joins the one that is under way. `owner` is the pull that it counts for."""
+        """Begins the transfer of a blob, or joins the one that is under way.
+
+        `owner` is the pull that it counts for, `rate` a limit of that pull beside the pool's own.
+        """
         with self._wake:
             entry = self._by_blob.get((digest, size))
             joined = entry is not None and not entry.transfer.concluded
             if entry is None or not joined:
                 transfer = BlobTransfer(
-                    digest, size, sources, staging, self._limits, poke=self._poke, hash_soon=self._hash_soon
+                    digest,
+                    size,
+                    sources,
+                    staging,
+                    self._limits,
+                    slots=self._slots,
+                    rates=self._rates if rate is None else [*self._rates, rate],
+                    poke=self._poke,
+                    hash_soon=self._hash_soon,
                 )
                 entry = _Entry(transfer, owner)
                 self._entries[transfer] = self._by_blob[digest, size] = entry

@@ -56,6 +56,18 @@ class Staging(Protocol):
     def acquire(self) -> bool:
         """Takes the lock and makes the place; False, at once, when another holds it. Raises StoreError."""
 
+    def promised(self) -> int:
+        """Bytes that another program has of the blob, as far as a glance tells. Needs no lock."""
+
+    def leftover(self) -> list[tuple[int, int]]:
+        """Takes over what another program left of the blob: which bytes of the growing file are there, though no
+        journal tells of them, and may be wrong. Tells the same again until they are forgotten. Needs the lock. Raises
+        OSError.
+        """
+
+    def forget_leftover(self) -> None:
+        """What was left proved wrong, or may have. Needs the lock."""
+
     def finish(self) -> None:
         """The growing file is verified: makes it durable, then the whole blob. Needs the lock. Raises StoreError."""
 

@@ -17,8 +17,11 @@ STEAL_BYTES = 1 << 20
 """The least worth a new request: one step of writing."""
 
 _RATE_WINDOW = 0.5
-_MIN_AGE = 1.0
+_PATIENCE = 1.0
+_CRAWL = STEAL_BYTES // 2
 _STRAGGLER = 8
+_MIN_TYPICAL = 64 << 10
+_SILENT_AGE = 2.0
 
 
 class Ranges:
@@ -78,15 +81,17 @@ class Ranges:
 class Segment:
     """Bytes [pos, stop) that one connection is after. The plan moves both ends; the connection reads them.
 
-    `received` counts the bytes that arrived, also those that were not written yet.
+    `received` counts the bytes that arrived, also those that were not written yet. `patience` is the age in seconds
+    from which another connection may take all of it over.
     """
 
-    __slots__ = ("_base", "_base_at", "_rate", "pos", "received", "started", "stop")
+    __slots__ = ("_base", "_base_at", "_rate", "patience", "pos", "received", "started", "stop")
 
-    def __init__(self, pos: int, stop: int, now: float) -> None:
+    def __init__(self, pos: int, stop: int, now: float, patience: float = _PATIENCE) -> None:
         self.pos = pos
         self.stop = stop
         self.started = now
+        self.patience = patience
         self.received = 0
         self._base = 0
         self._base_at = now
@@ -129,14 +134,14 @@ class Plan:
         """Whether there are bytes that no segment is after."""
         return bool(self._missing)
 
-    def next(self, now: float, *, whole: bool = False) -> Segment | None:
+    def next(self, now: float, *, whole: bool = False, typical: float = 0.0) -> Segment | None:
         """The segment that a free connection should fetch now; None when there is nothing for it.
 
         `whole` asks for everything up to the next bytes that are there: for a source that ignores ranges.
-        `now` is in seconds, of any clock that does not go back.
+        `now` is in seconds, of any clock that does not go back; `typical` as for `rescue`.
         """
-        if not whole and (late := self._straggler(now)) is not None:
-            return self._take_over(late, late.pos, now)
+        if not whole and (rescued := self.rescue(now, typical=typical)) is not None:
+            return rescued
         if self._missing:
             start, stop = self._missing.first()
             if not whole:
@@ -144,6 +149,26 @@ class Plan:
             self._missing.remove(start, stop)
             return self._begin(start, stop, now)
         return None if whole else self._split(now)
+
+    def rescue(self, now: float, *, typical: float = 0.0) -> Segment | None:
+        """What is left of the first segment that is far slower than its fellows are, or than `typical`, the bytes a
+        second that one connection brought lately; None where all keep up. The slow one is left with nothing.
+        """
+        rates = sorted(segment.rate(now) for segment in self.active)
+        if len(rates) > 1:
+            typical = max(typical, rates[len(rates) // 2])
+        slow = [
+            segment
+            for segment in self.active
+            if segment.remaining and segment.received and now - segment.started > segment.patience
+            if segment.rate(now) * _STRAGGLER < typical and typical > _MIN_TYPICAL
+        ]
+        late = min(slow, key=lambda segment: segment.pos, default=None)
+        return self._take_over(late, late.pos, now) if late is not None else None
+
+    def silent(self, now: float) -> int:
+        """How many segments have brought nothing for a while: they are waited for, but not by the whole transfer."""
+        return sum(now - segment.started > _SILENT_AGE and segment.rate(now) == 0 for segment in self.active)
 
     def claim(self, segment: Segment, count: int) -> tuple[int, int]:
         """The next `count` bytes of the segment are about to be written: where, and how many of them may be.
@@ -176,27 +201,16 @@ class Plan:
         self.done = Ranges()
         self._missing = Ranges([(0, self.size)])
 
-    def _begin(self, start: int, stop: int, now: float) -> Segment:
-        segment = Segment(start, stop, now)
+    def _begin(self, start: int, stop: int, now: float, patience: float = _PATIENCE) -> Segment:
+        segment = Segment(start, stop, now, patience)
         self.active.append(segment)
         return segment
 
     def _take_over(self, victim: Segment, at: int, now: float) -> Segment:
+        # Twice the patience for who takes all: else a server that is slow to begin is never given the time.
+        patience = 2 * victim.patience if at == victim.pos else _PATIENCE
         stop, victim.stop = victim.stop, at
-        return self._begin(at, stop, now)
-
-    def _straggler(self, now: float) -> Segment | None:
-        """The first segment that is far slower than its fellows, if it is not just starting."""
-        if len(self.active) < 2:
-            return None
-        rates = sorted(segment.rate(now) for segment in self.active)
-        typical = rates[len(rates) // 2]
-        slow = [
-            segment
-            for segment in self.active
-            if segment.remaining > 0 and now - segment.started > _MIN_AGE and segment.rate(now) * _STRAGGLER < typical
-        ]
-        return min(slow, key=lambda segment: segment.pos, default=None)
+        return self._begin(at, stop, now, patience)
 
     def _split(self, now: float) -> Segment | None:
         """Takes a part of the segment that would take longest, so that both ends meet; all of it if it crawls."""
@@ -204,7 +218,7 @@ class Plan:
         if victim is None or victim.remaining == 0:
             return None
         rate = victim.rate(now)
-        if now - victim.started > _MIN_AGE and rate * 2 * _MIN_AGE < min(victim.remaining, STEAL_BYTES):
+        if now - victim.started > victim.patience and rate < min(victim.remaining // 2, _CRAWL):
             return self._take_over(victim, victim.pos, now)
         if victim.remaining < 2 * STEAL_BYTES:
             return None

@@ -1,0 +1,132 @@
+"""Going on with a download that an Ollama left: `blobs/sha256-<hex>-partial`, with a JSON file for each of its parts.
+
+What it holds is taken over, not believed: only the digest of the whole blob tells whether it is right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from towline.model.digest import Digest
+from towline.store.layout import Layout
+
+SETTLED = 120.0
+"""Seconds without a change after which a partial file is nobody's any more, if no process has it open."""
+
+_MAX_PARTS = 10_000
+_FICLONE = 0x40049409
+_COPY_STEP = 64 << 20
+
+
+class _Part(msgspec.Struct):
+    number: int = msgspec.field(name="N", default=0)
+    offset: int = msgspec.field(name="Offset", default=0)
+    size: int = msgspec.field(name="Size", default=0)
+    completed: int = msgspec.field(name="Completed", default=0)
+
+
+Extents = list[tuple[int, int]]
+"""Half-open ranges of bytes, sorted."""
+
+
+def adopt(layout: Layout, digest: Digest, size: int, folder: Path) -> Extents:
+    """Puts what an Ollama has of the blob into `folder` as `data`; returns which bytes those are.
+
+    The file is moved; while it changes, or a process has it open, it is copied instead, by reference where the file
+    system can. Needs the lock of the staging. Raises OSError.
+    """
+    partial = _partial(layout, digest)
+    parts = _parts(layout, digest)
+    extents = list(_extents(parts, size))
+    target = folder / "data"
+    try:
+        if not extents or partial.stat().st_size > size:
+            return []
+        folder.mkdir(parents=True, exist_ok=True)
+        if _in_use(partial, parts):
+            _copy(partial, target, extents)
+            return extents
+        os.rename(partial, target)
+    except FileNotFoundError:
+        return []
+    for part in parts:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+    return extents
+
+
+def offered(layout: Layout, digest: Digest, size: int) -> Extents:
+    """Which bytes of the blob an Ollama has, by its own word: what `adopt` would take over."""
+    if not _partial(layout, digest).exists():
+        return []
+    return list(_extents(_parts(layout, digest), size))
+
+
+def _partial(layout: Layout, digest: Digest) -> Path:
+    return layout.blobs / f"{digest.file_name}-partial"
+
+
+def _parts(layout: Layout, digest: Digest) -> list[Path]:
+    return sorted(layout.blobs.glob(f"{digest.file_name}-partial-*"))[:_MAX_PARTS]
+
+
+def _extents(parts: list[Path], size: int) -> Iterator[tuple[int, int]]:
+    for path in parts:
+        try:
+            part = msgspec.json.decode(path.read_bytes(), type=_Part)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            continue
+        if part.offset >= 0 and 0 < part.completed <= part.size and part.offset + part.size <= size:
+            yield part.offset, part.offset + part.completed
+
+
+def _in_use(partial: Path, parts: list[Path]) -> bool:
+    changed = max(path.stat().st_mtime for path in (partial, *parts))
+    return time.time() - changed < SETTLED or _is_open(partial)
+
+
+def _is_open(path: Path) -> bool:
+    """Whether any process that this one may look at has the file open; where the system does not tell, it counts so."""
+    wanted = path.stat()
+    if not os.path.isdir("/proc/self/fd"):
+        return True
+    for process in os.listdir("/proc"):
+        if not process.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(f"/proc/{process}/fd"):
+                with contextlib.suppress(OSError):
+                    there = entry.stat()
+                    if (there.st_ino, there.st_dev) == (wanted.st_ino, wanted.st_dev):
+                        return True
+    return False
+
+
+def _copy(source: Path, target: Path, extents: Extents) -> None:
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError:
+            for start, stop in extents:
+                _copy_range(reader.fileno(), writer.fileno(), start, stop)
+
+
+def _copy_range(reader: int, writer: int, start: int, stop: int) -> None:
+    while start < stop:
+        try:
+            count = os.copy_file_range(reader, writer, min(stop - start, _COPY_STEP), start, start)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            count = os.pwrite(writer, os.pread(reader, min(stop - start, 1 << 20), start), start)
+        if count == 0:
+            raise FileNotFoundError(errno.ENOENT, "the partial file became shorter")
+        start += count
