@@ -20,7 +20,7 @@ _DEFAULT_LIFE = 60.0
 """Seconds that a token lives when the answer does not say so, by the Docker token specification."""
 
 _PARAM = re.compile(r'\s*([A-Za-z0-9_.-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*,?')
-_SCHEME = re.compile(r"\s*,?\s*([A-Za-z][A-Za-z0-9_-]*)(?:\s+|$)")
+_SCHEME = re.compile(r"\s*,?\s*([A-Za-z][A-Za-z0-9_-]*)(?:\s+|(?=,)|$)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,19 +95,19 @@ def _in_use(partial: Path, parts: list[Path]) -> bool:
 
 def _is_open(path: Path) -> bool:
     """Whether any process that this one may look at has the file open; where the system does not tell, it counts so."""
-    wanted = path.stat()
     if not os.path.isdir("/proc/self/fd"):
         return True
-    for process in os.listdir("/proc"):
-        if not process.isdigit():
-            continue
+    wanted = path.stat()
+    return any(os.path.samestat(wanted, there) for there in _open_files())
+
+
+def _open_files() -> Iterator[os.stat_result]:
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        folder = f"/proc/{process}/fd"
         with contextlib.suppress(OSError):
-            for entry in os.scandir(f"/proc/{process}/fd"):
+            for number in os.listdir(folder):
                 with contextlib.suppress(OSError):
-                    there = entry.stat()
-                    if (there.st_ino, there.st_dev) == (wanted.st_ino, wanted.st_dev):
-                        return True
-    return False
+                    yield os.stat(f"{folder}/{number}")
 
 
 def _copy(source: Path, target: Path, extents: Extents) -> None:

@@ -1,0 +1,204 @@
+"""The Python API: a pull in this process, without a daemon.
+
+It shares downloads and the store with every other towline process on the machine, and with Ollama.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from towline.errors import InvalidRequest, NotFound
+from towline.model.events import Event
+from towline.model.manifest import LICENSE_LAYER, PARAMS_LAYER, PROJECTOR_LAYER, TEMPLATE_LAYER
+from towline.model.name import ModelName
+from towline.pull import Puller, Watcher
+from towline.settings import Settings
+from towline.store.store import Store, StoredModel
+
+_SAMPLE = 0.1
+"""Seconds between two looks at a pull's counters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model in the store, whole and verified.
+
+    The files stay where they are and must not be changed; they go when the model is deleted or a newer version
+    replaces them.
+    """
+
+    name: str
+    """As the store spells it, with its tag: `llama3.2:latest`."""
+    path: Path
+    """The weights, a GGUF file for most models: what llama.cpp and its kin open."""
+    digest: str
+    """Of the manifest, `sha256:<hex>`: two models with the same one are the same in every byte."""
+    size: int
+    """Bytes of all its files."""
+    projector: Path | None = None
+    """The second GGUF of a model that sees (`--mmproj` in llama.cpp)."""
+    template: Path | None = None
+    """The prompt template, in Ollama's template language."""
+    license: Path | None = None
+    params: Path | None = None
+    """Default parameters, a JSON object."""
+
+
+def pull(name: str, *, models: str | os.PathLike[str] | None = None) -> Model:
+    """Gets a model, or brings it up to date, and returns it when all of it is on disk and verified.
+
+    `name` is `[host[:port]/][namespace/]model[:tag]`. `models` is the store's folder; without it OLLAMA_MODELS, else
+    `~/.ollama/models`. The other settings come from the environment, as for `towline pull`.
+
+    An interrupted pull (Ctrl-C too) keeps what has arrived, and the next one goes on from there. May be called from
+    several threads at once: pulls that share layers share their download.
+
+    Raises InvalidName, NotFound, RegistryError, TransferError or StoreError, all of them TowlineError. NotFound also
+    for a model that has no single file of weights.
+
+        >>> import towline
+        >>> model = towline.pull("smollm2:135m")           # doctest: +SKIP
+        >>> llama = llama_cpp.Llama(str(model.path))       # doctest: +SKIP
+    """
+    settings, parsed = _settings(models), ModelName.parse(name)
+    with _puller(settings) as puller:
+        watcher = puller.join(parsed)
+        for _ in watcher.events():
+            pass
+        return _model(puller.store, parsed, watcher)
+
+
+def stream(name: str, *, models: str | os.PathLike[str] | None = None) -> Generator[Event, None, None]:
+    """Pulls a model and yields what happens: `Status` for each step, `Progress` for the bytes of each layer.
+
+    The pull starts with the first event asked for. The last event is `Status("success")`; a pull that fails raises
+    what `pull` raises. Leaving the loop early ends the pull, with what has arrived kept. A slow reader gets fewer,
+    newer events and holds nothing back.
+
+        >>> for event in towline.stream("llama3.2"):       # doctest: +SKIP
+        ...     if isinstance(event, towline.Progress):
+        ...         print(event.digest.short, event.completed, "of", event.total)
+        ...     else:
+        ...         print(event.status)
+    """
+    return _stream(_settings(models), ModelName.parse(name))
+
+
+def _stream(settings: Settings, name: ModelName) -> Generator[Event, None, None]:
+    with _puller(settings) as puller:
+        yield from puller.join(name).events()
+
+
+def astream(name: str, *, models: str | os.PathLike[str] | None = None) -> AsyncGenerator[Event, None]:
+    """`stream` for asyncio: the event loop is never blocked. Cancelling the task, or `aclose()`, ends the pull.
+
+        >>> async for event in towline.astream("llama3.2"):    # doctest: +SKIP
+        ...     print(event.status)
+
+    Where the loop may be left early, `contextlib.aclosing` says when the pull is to end:
+
+        >>> async with aclosing(towline.astream("llama3.2")) as events:   # doctest: +SKIP
+        ...     async for event in events:
+        ...         ...
+    """
+    return _astream(_settings(models), ModelName.parse(name))
+
+
+async def _astream(settings: Settings, name: ModelName) -> AsyncGenerator[Event, None]:
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            loop.call_soon_threadsafe(changed.set)
+
+    puller = _pullers.take(settings)
+    try:
+        with puller.join(name) as watcher:
+            watcher.on_change(wake)
+            finished = False
+            while not finished:
+                changed.clear()
+                finished = watcher.finished  # before the poll, which so has the last events
+                for event in watcher.poll():
+                    yield event
+                if not finished:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), _SAMPLE)
+            if watcher.error is not None:
+                raise watcher.error
+    finally:
+        # Joins threads, for two seconds at the most: not on the event loop.
+        await asyncio.shield(asyncio.to_thread(_pullers.give_back, settings))
+
+
+def _settings(models: str | os.PathLike[str] | None) -> Settings:
+    try:
+        settings = Settings.from_environ(os.environ)
+    except RuntimeError:
+        raise InvalidRequest("no home folder to keep models in; name a folder with models= or OLLAMA_MODELS") from None
+    folder = settings.models if models is None else Path(models).expanduser()
+    return replace(settings, models=folder.absolute())
+
+
+class _Pullers:
+    """One Puller for all calls in the process that have the same settings, closed when the last of them ends."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shared: dict[Settings, tuple[Puller, int]] = {}
+
+    def take(self, settings: Settings) -> Puller:
+        """The Puller for these settings; each is given back exactly once."""
+        with self._lock:
+            puller, users = self._shared.get(settings) or (Puller(settings), 0)
+            self._shared[settings] = (puller, users + 1)
+            return puller
+
+    def give_back(self, settings: Settings) -> None:
+        """Closes the Puller where nobody else has it, which may take two seconds."""
+        with self._lock:
+            puller, users = self._shared.pop(settings)
+            if users > 1:
+                self._shared[settings] = (puller, users - 1)
+                return
+        puller.close()
+
+
+_pullers = _Pullers()
+
+
+@contextmanager
+def _puller(settings: Settings) -> Iterator[Puller]:
+    puller = _pullers.take(settings)
+    try:
+        yield puller
+    finally:
+        _pullers.give_back(settings)
+
+
+def _model(store: Store, name: ModelName, watcher: Watcher) -> Model:
+    stored = watcher.model or store.find(name)
+    weights = store.weights_path(stored) if stored is not None else None
+    if stored is None or weights is None:
+        raise NotFound(f"{name} was pulled, but has no single file of weights; its files are named in its manifest")
+    return Model(
+        name=str(stored.name),
+        path=weights,
+        digest=str(stored.manifest.digest),
+        size=stored.manifest.size,
+        projector=_file(store, stored, PROJECTOR_LAYER),
+        template=_file(store, stored, TEMPLATE_LAYER),
+        license=_file(store, stored, LICENSE_LAYER),
+        params=_file(store, stored, PARAMS_LAYER),
+    )
+
+
+def _file(store: Store, model: StoredModel, media_type: str) -> Path | None:
+    layer = model.manifest.layer(media_type)
+    return store.blob_path(layer.digest) if layer is not None else None

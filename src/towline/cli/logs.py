@@ -1,0 +1,27 @@
+"""The core's log, when it runs inside a command: for whoever debugs, and never on standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def debugging() -> bool:
+    """Whether TOWLINE_DEBUG is set: errors keep their traceback."""
+    return os.environ.get("TOWLINE_DEBUG", "") not in ("", "0")
+
+
+def configure() -> None:
+    """With TOWLINE_DEBUG everything goes to standard error, else nothing goes anywhere: errors become sentences."""
+    import logging
+
+    import structlog
+
+    debug = debugging()
+    logging.basicConfig(
+        level=logging.DEBUG, handlers=[logging.StreamHandler(sys.stderr) if debug else logging.NullHandler()]
+    )
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.CRITICAL),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )

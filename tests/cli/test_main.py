@@ -1,0 +1,138 @@
+"""The command line itself: usage, exit codes, output that cannot be written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.support import Command
+from tests.support.daemon import TOWLINE
+from towline._version import __version__
+from towline.cli.main import main, parser
+
+COMMANDS = ("pull", "list", "path", "serve", "demo", "version", "help")
+
+
+@pytest.mark.parametrize("arguments", [("version",), ("--version",)])
+def test_tells_its_version(towline: Command, arguments: tuple[str, ...]) -> None:
+    assert towline.run(*arguments).out == f"towline {__version__}\n"
+
+
+def test_runs_as_a_module(towline: Command) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "towline", "version"], capture_output=True, env=towline.environment, check=True
+    )
+    assert done.stdout.decode() == f"towline {__version__}\n"
+
+
+def test_version_loads_nothing_heavy(towline: Command) -> None:
+    script = "import sys; from towline.cli.main import main; main(['version']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=towline.environment, check=True)
+    loaded = set(done.stdout.decode().split())
+    assert not loaded & {"rich", "msgspec", "aiohttp", "urllib3", "asyncio", "http.client", "towline.settings"}
+
+
+@pytest.mark.parametrize("arguments", [(), ("help",), ("-h",), ("--help",)])
+def test_help_names_every_command(towline: Command, arguments: tuple[str, ...]) -> None:
+    result = towline.run(*arguments)
+    assert result.code == 0
+    assert all(f"\n  {command}" in result.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_about_one_command(towline: Command, command: str) -> None:
+    asked, flagged = towline.run("help", command), towline.run(command, "--help")
+    assert asked.code == flagged.code == 0
+    assert asked.out == flagged.out
+    assert asked.out.startswith(f"usage: towline {command}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("pul",),
+        ("pull",),
+        ("path",),
+        ("path", "a", "b"),
+        ("list", "--nonsense"),
+        ("pull", "--js", "llama3.2"),  # no abbreviations: they would bind later options
+        ("list", "--models", ""),
+        ("help", "nonsense"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_where_help_is(towline: Command, arguments: tuple[str, ...]) -> None:
+    result = towline.run(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert "Try: towline help" in result.err
+
+
+def test_every_command_has_a_description_and_a_function() -> None:
+    for command in COMMANDS:
+        arguments = [command, "x"] if command in ("pull", "path") else [command]
+        assert callable(parser().parse_args(arguments).run)
+
+
+def test_a_bad_setting_is_one_sentence(towline: Command) -> None:
+    result = towline.run("list", env={"TOWLINE_CONNECTIONS": "many"})
+    assert "TOWLINE_CONNECTIONS" in result.failed()
+
+
+def test_without_a_home_it_says_which_setting_helps(towline: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    monkeypatch.delenv("OLLAMA_MODELS", raising=False)
+    assert main(["list"]) == 1
+
+
+def test_a_bug_is_one_sentence_that_names_the_way_to_see_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("towline.cli.options.settings", broken)
+    monkeypatch.delenv("TOWLINE_DEBUG", raising=False)
+    assert main(["list"]) == 1
+    err = capsys.readouterr().err
+    assert "ZeroDivisionError" in err
+    assert "TOWLINE_DEBUG=1" in err
+    assert err.count("\n") == 1
+    monkeypatch.setenv("TOWLINE_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["list"])
+
+
+def test_a_reader_that_leaves_is_no_error(towline: Command) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as pipe:
+        done = subprocess.run([TOWLINE, "list"], stdout=pipe, stderr=subprocess.PIPE, env=towline.environment)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_output_that_cannot_be_written_is_one_sentence(towline: Command) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([TOWLINE, "list"], stdout=full, stderr=subprocess.PIPE, env=towline.environment)
+    assert done.returncode == 1
+    assert done.stderr == b"towline: the output could not be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", [("version",), ("list",), ("path", "nothing")])
+def test_closed_output_is_no_traceback(towline: Command, command: tuple[str, ...]) -> None:
+    script = 'exec "$@" >&- 2>&-'
+    done = subprocess.run(["sh", "-c", script, "sh", str(TOWLINE), *command], env=towline.environment)
+    assert done.returncode in (0, 1)
+
+
+@pytest.mark.parametrize(
+    "environment", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"LANG": "C", "PYTHONUTF8": "0"}]
+)
+def test_no_locale_breaks_it(towline: Command, environment: dict[str, str]) -> None:
+    for command in ("help", "list"):
+        assert towline.run(command, env=environment).code == 0

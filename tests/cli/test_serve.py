@@ -1,0 +1,47 @@
+"""`towline serve`, as far as the command line goes; what it answers is in `tests/server`."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import Command
+from tests.support.listener import unused_port
+from towline.cli import daemon
+from towline.settings import Listen
+
+
+def until_found(port: int, store: Path) -> daemon.Daemon:
+    """The daemon, as soon as it answers."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if found := daemon.find(Listen("127.0.0.1", port), store):
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it does not answer")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda value: str(value))
+def test_serves_where_and_what_the_options_say(towline: Command, tmp_path: Path, number: signal.Signals) -> None:
+    port = unused_port()
+    store = tmp_path / "elsewhere"
+    with towline.start("serve", "--host", f"127.0.0.1:{port}", "--models", str(store)) as running:
+        assert until_found(port, store).url == f"http://127.0.0.1:{port}"
+        running.send(number)
+        assert running.wait().code == 0
+
+
+def test_a_port_in_use_is_one_sentence(towline: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert str(port) in towline.run("serve", "--host", f"127.0.0.1:{port}").failed()
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence(towline: Command) -> None:
+    result = towline.run("serve", "--models", "/proc/models")
+    assert result.code == 1
+    assert "/proc/models" in result.err.splitlines()[-1]

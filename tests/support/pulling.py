@@ -1,0 +1,158 @@
+"""Pulls inside the test's own process: every one is checked as the contract wants it, and leaves nothing open."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from tests.support.events import Line, Pull, check_pull, check_sentence
+from tests.support.models import Blob, Model
+from towline.errors import TowlineError
+from towline.model.events import Event, Progress
+from towline.model.name import ModelName
+from towline.pull import Puller, Watcher
+from towline.settings import Settings
+from towline.store.layout import Layout
+
+PATIENCE = 30.0
+"""Seconds after which a test stops to wait for what should happen at once."""
+
+
+class Pulling:
+    """A `Puller` over the store at `models`. A context manager: at its end nothing may be left running or open.
+
+    `changes` are fields of `Settings`. One connection a blob makes what a registry sends exact: nothing is taken over.
+    """
+
+    def __init__(self, models: Path, **changes: object) -> None:
+        self.models = models
+        self.layout = Layout(models)
+        self.puller = Puller(replace(Settings(models=models), **changes))  # type: ignore[arg-type]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends everything; raises AssertionError for threads and files that are left. Any number of times."""
+        self.puller.close()
+        left = [thread.name for thread in threading.enumerate() if thread.name.startswith("towline-")]
+        assert not left, f"threads are left: {left}"
+        assert not open_files(self.models), f"files are left open: {open_files(self.models)}"
+
+    def start(self, name: str) -> Following:
+        """Joins or begins a pull; close what it returns, or have it finish."""
+        return Following(self.puller.join(ModelName.parse(name)))
+
+    def pull(self, name: str, model: Model | None = None) -> Pull:
+        """A pull that has to succeed, and leaves every byte of the model in the store."""
+        pull = self.start(name).finish(model)
+        if model is not None:
+            self.check_stored(name, model)
+        return pull
+
+    def fail(self, name: str, model: Model | None = None) -> TowlineError:
+        """A pull that has to fail; its error, the sentence of which is checked."""
+        return self.start(name).fail(model)
+
+    def check_stored(self, name: str, model: Model) -> None:
+        """Asserts that the store holds the model, byte for byte."""
+        assert self.layout.manifest(ModelName.parse(name)).read_bytes() == model.manifest
+        for blob in model.blobs:
+            assert self.layout.blob(blob.digest).read_bytes() == blob.data, f"{blob} is stored with other bytes"
+
+    def staged(self, blob: Blob) -> Path:
+        """The folder in which the blob grows."""
+        return self.layout.staging / blob.digest.hex
+
+
+class Following:
+    """A pull under way, seen by one caller."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+        self.lines: list[Line] = []
+        self.completed: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Goes away."""
+        self.watcher.close()
+
+    def until_completed(self, blob: Blob, count: int) -> Self:
+        """Follows until so many bytes of the blob are there."""
+        self._until(lambda: self.completed.get(str(blob.digest), -1) >= count, f"{count} bytes of {blob}")
+        return self
+
+    def until_committed(self) -> Self:
+        """Follows until the manifest is there."""
+        self._until(lambda: bool(self.completed), "the manifest")
+        return self
+
+    def until_over(self) -> TowlineError | None:
+        """Follows to the end; the error, if it failed."""
+        self._until(lambda: self.watcher.finished, "the end of the pull")
+        self._note(self.watcher.poll())
+        self.watcher.close()
+        return self.watcher.error
+
+    def finish(self, model: Model | None = None) -> Pull:
+        """Follows to the end, which has to be a success; what it said."""
+        error = self.until_over()
+        if error is not None:
+            raise error
+        return check_pull(self.lines, model=model)
+
+    def fail(self, model: Model | None = None) -> TowlineError:
+        """Follows to the end, which has to be a failure; the error."""
+        error = self.until_over()
+        assert error is not None, f"the pull succeeded: {self.lines[-1]}"
+        check_pull([*self.lines, {"error": str(error)}], success=False, model=model)
+        check_sentence(str(error))
+        return error
+
+    def _note(self, events: list[Event]) -> None:
+        for event in events:
+            self.lines.append(event.wire())
+            if isinstance(event, Progress):
+                self.completed[str(event.digest)] = event.completed
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        self._note(self.watcher.poll())
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}; it said {self.lines[-3:]}"
+            assert not self.watcher.finished or condition(), (
+                f"the pull ended before {what}: {self.watcher.error}, {self.lines[-3:]}"
+            )
+            self.watcher.wait(0.02)
+            self._note(self.watcher.poll())
+
+
+def open_files(folder: Path) -> list[str]:
+    """Files under the folder that this process has open."""
+    return [target for target in open_descriptors().values() if target.startswith(f"{folder}{os.sep}")]
+
+
+def open_descriptors() -> dict[str, str]:
+    """Every descriptor of this process, and what it stands for."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Waits until something is so that another thread or process brings about; AssertionError when it is not."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}"
+        time.sleep(0.01)

@@ -1,0 +1,174 @@
+"""Settings: every form in which they may be written."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from towline.errors import InvalidRequest
+from towline.settings import Listen, Mirror, Settings, parse_mirrors
+
+
+class TestListen:
+    @pytest.mark.parametrize(
+        ("text", "host", "port"),
+        [  # the table of Ollama's own test (envconfig/config_test.go), and what its code makes of the rest
+            ("", "127.0.0.1", 11434),
+            ("1.2.3.4", "1.2.3.4", 11434),
+            (":1234", "", 1234),
+            (":", "", 11434),
+            ("1.2.3.4:1234", "1.2.3.4", 1234),
+            ("1.2.3.4:", "1.2.3.4", 11434),
+            ("example.com", "example.com", 11434),
+            ("example.com:1234", "example.com", 1234),
+            (":0", "", 0),
+            (":66000", "", 11434),
+            (":-1", "", 11434),
+            ("host:abc", "host", 11434),
+            ("[::1]", "::1", 11434),
+            ("[::]", "::", 11434),
+            ("::1", "::1", 11434),
+            ("::", "::", 11434),
+            ("[::1]:1337", "::1", 1337),
+            (" 1.2.3.4 ", "1.2.3.4", 11434),
+            ('"1.2.3.4"', "1.2.3.4", 11434),
+            (' " 1.2.3.4 " ', "1.2.3.4", 11434),
+            ("'1.2.3.4'", "1.2.3.4", 11434),
+            ("http://1.2.3.4", "1.2.3.4", 80),
+            ("http://1.2.3.4:4321", "1.2.3.4", 4321),
+            ("http://1.2.3.4:66000", "1.2.3.4", 80),
+            ("https://1.2.3.4", "1.2.3.4", 443),
+            ("https://1.2.3.4:4321", "1.2.3.4", 4321),
+            ("https://example.com/ollama", "example.com", 443),
+            ("http://example.com:8080/ollama/", "example.com", 8080),
+            ("http://", "127.0.0.1", 80),
+            ("https://", "127.0.0.1", 443),
+            ("http://:8080", "", 8080),
+            ("http://[::1]:8080/", "::1", 8080),
+            ("0.0.0.0", "0.0.0.0", 11434),
+        ],
+    )
+    def test_every_form_that_ollama_takes_is_read_as_ollama_reads_it(self, text: str, host: str, port: int) -> None:
+        assert Listen.parse(text) == Listen(host, port)
+
+    @given(st.text() | st.text("0123456789.:[]/ht\"' ", max_size=20))
+    def test_any_text_is_an_address_with_a_possible_port(self, text: str) -> None:
+        assert 0 <= Listen.parse(text).port <= 65535
+
+    @pytest.mark.parametrize(
+        ("listen", "url"),
+        [
+            (Listen(), "http://127.0.0.1:11434"),
+            (Listen("", 1), "http://127.0.0.1:1"),
+            (Listen("0.0.0.0", 1), "http://127.0.0.1:1"),
+            (Listen("::", 1), "http://[::1]:1"),
+            (Listen("::1", 1), "http://[::1]:1"),
+            (Listen("host", 1), "http://host:1"),
+        ],
+    )
+    def test_a_client_on_this_machine_reaches_it(self, listen: Listen, url: str) -> None:
+        assert listen.url == url
+
+
+class TestMirrors:
+    @pytest.mark.parametrize(
+        ("text", "mirrors"),
+        [
+            ("", []),
+            (" , ,", []),
+            ("registry.ollama.ai=http://127.0.0.1:5000", [("registry.ollama.ai", "http://127.0.0.1:5000")]),
+            (" a = http://b/ , a=c ", [("a", "http://b"), ("a", "https://c")]),
+            ("Host.Example:5000=https://mirror/path/", [("host.example:5000", "https://mirror/path")]),
+            ("a=https://[::1]:5000", [("a", "https://[::1]:5000")]),
+        ],
+    )
+    def test_entries_are_read_in_their_order(self, text: str, mirrors: list[tuple[str, str]]) -> None:
+        assert parse_mirrors(text) == tuple(Mirror(*mirror) for mirror in mirrors)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a",
+            "a=",
+            "=http://b",
+            "a=ftp://b",
+            "a=http://",
+            "a=http://user@b",
+            "a=http://user:word@b",
+            "a=http://b?x=1",
+            "a=http://b#x",
+            "a=http://b c",
+            "a/b=http://c",
+            "http://a=http://b",
+            "a=http://b:0x50",
+            "a=http://b:99999",
+            "a=http://[::1",
+            "good=http://b,bad",
+        ],
+    )
+    def test_what_is_no_endpoint_is_refused_with_a_sentence(self, text: str) -> None:
+        with pytest.raises(InvalidRequest, match="TOWLINE_MIRRORS"):
+            parse_mirrors(text)
+
+    @given(st.text())
+    def test_any_text_is_mirrors_or_raises_invalid_request_and_nothing_else(self, text: str) -> None:
+        with contextlib.suppress(InvalidRequest):
+            parse_mirrors(text)
+
+    def test_a_refused_entry_does_not_show_a_password(self) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            parse_mirrors("a=http://user:secret@b")
+        assert "secret" not in str(caught.value)
+
+
+class TestEnvironment:
+    def test_nothing_set_means_the_defaults(self) -> None:
+        assert Settings.from_environ({}) == Settings()
+
+    def test_each_variable_is_read(self) -> None:
+        settings = Settings.from_environ(
+            {
+                "OLLAMA_MODELS": " /models ",
+                "OLLAMA_HOST": "0.0.0.0:80",
+                "OLLAMA_ORIGINS": "http://A.example, app://*",
+                "OLLAMA_NOPRUNE": "1",
+                "TOWLINE_MIRRORS": "a=http://b",
+                "TOWLINE_PLAIN_HTTP": "Host:5000, other",
+                "TOWLINE_SERVE_REGISTRY": "0",
+                "TOWLINE_CONNECTIONS": "4",
+                "TOWLINE_CONNECTIONS_PER_BLOB": "2",
+                "TOWLINE_STALL_TIMEOUT": "2.5",
+                "TOWLINE_STAGING_TTL": "0",
+            }
+        )
+        assert settings == Settings(
+            models=Path("/models"),
+            listen=Listen("0.0.0.0", 80),
+            origins=("http://a.example", "app://*"),
+            noprune=True,
+            mirrors=(Mirror("a", "http://b"),),
+            plain_http=("host:5000", "other"),
+            serve_registry=False,
+            connections=4,
+            connections_per_blob=2,
+            stall_timeout=2.5,
+            staging_ttl=0,
+        )
+
+    @pytest.mark.parametrize("text", ["", "0", "false", "no", "off", "F", '"0"'])
+    def test_a_flag_can_be_off_in_every_usual_way(self, text: str) -> None:
+        assert not Settings.from_environ({"OLLAMA_NOPRUNE": text}).noprune
+
+    @pytest.mark.parametrize("text", ["1", "true", "TRUE", "yes", "on", "whatever"])
+    def test_a_flag_is_on_with_anything_else(self, text: str) -> None:
+        assert Settings.from_environ({"OLLAMA_NOPRUNE": text}).noprune
+
+    @pytest.mark.parametrize("name", ["CONNECTIONS", "CONNECTIONS_PER_BLOB", "STALL_TIMEOUT", "STAGING_TTL"])
+    @pytest.mark.parametrize("text", ["x", "-1", "1e9", "nan", "inf", "0x10", "9" * 400])
+    def test_a_number_out_of_its_bounds_is_refused_with_its_name(self, name: str, text: str) -> None:
+        with pytest.raises(InvalidRequest, match=f"TOWLINE_{name} is .* but takes a number from"):
+            Settings.from_environ({f"TOWLINE_{name}": text})

@@ -1,0 +1,128 @@
+"""How a source fares: when it is asked again, and when never more."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from towline.errors import SourceBusy, SourceError, SourceGone, SourceLied
+from towline.transfer.health import LONGEST_PAUSE, MAX_LIES, Health, pick
+
+SOURCE: Any = None
+"""Health keeps it and never looks at it."""
+
+failures = st.one_of(
+    st.just(SourceBusy("busy")),
+    st.just(SourceBusy("refused", refused=True)),
+    st.floats(0, 100).map(lambda seconds: SourceBusy("asked", retry_after=seconds)),
+    st.just(SourceLied("lied")),
+)
+
+
+def health() -> Health:
+    return Health(SOURCE, 4.0)
+
+
+def test_what_is_gone_is_never_asked_again() -> None:
+    each = health()
+    each.failed(SourceGone("gone"), 0)
+    assert pick([each], 1e9) is None
+
+
+def test_pauses_grow_and_are_bounded() -> None:
+    each = health()
+    now, pauses = 0.0, []
+    for _ in range(12):
+        each.failed(SourceBusy("busy"), now)
+        pauses.append(each.not_before - now)
+        now = each.not_before
+    assert 4 * pauses[0] < pauses[-1] <= LONGEST_PAUSE * 1.25
+
+
+def test_bytes_refill_the_budget() -> None:
+    each = health()
+    for _ in range(8):
+        each.failed(SourceBusy("busy"), each.not_before)
+    each.delivers()
+    now = each.not_before
+    each.failed(SourceBusy("busy"), now)
+    assert each.not_before - now < 0.5
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 60.0])
+def test_a_source_that_says_when_is_asked_then(seconds: float) -> None:
+    each = health()
+    each.failed(SourceBusy("wait", retry_after=seconds), 10)
+    assert each.not_before == 10 + seconds
+
+
+def test_connections_that_fail_together_are_one_failure() -> None:
+    alone, together = health(), health()
+    alone.failed(SourceBusy("busy"), 0)
+    for _ in range(8):
+        together.failed(SourceBusy("busy"), 0)
+    assert together.not_before <= 0.25 * 1.25
+
+
+def test_connections_that_are_lied_to_together_are_one_lie() -> None:
+    each = health()
+    for _ in range(8):
+        each.failed(SourceLied("lied"), 0)
+    assert each.gone is None
+
+
+def test_a_source_that_lies_again_is_gone() -> None:
+    each = health()
+    for _ in range(MAX_LIES):
+        assert each.gone is None
+        each.failed(SourceLied("lied"), each.not_before)
+    assert each.gone is not None
+
+
+def test_a_source_that_refuses_is_asked_until_the_bound_and_not_longer() -> None:
+    each = health()
+    tries = [0.0]
+    while each.gone is None:
+        each.failed(SourceBusy("refused", refused=True), tries[-1])
+        tries.append(each.not_before)
+    assert tries[-2] == 4.0
+    assert max(later - earlier for earlier, later in pairwise(tries)) <= 1.0
+
+
+def test_a_refusal_after_other_trouble_starts_its_own_clock() -> None:
+    each = health()
+    each.failed(SourceBusy("refused", refused=True), 0)
+    each.failed(SourceBusy("reset"), 3)
+    each.failed(SourceBusy("refused", refused=True), 6)
+    assert each.gone is None
+
+
+def test_the_first_source_that_may_be_asked_is_picked() -> None:
+    waiting, ready, other = health(), health(), health()
+    waiting.not_before = 10
+    assert pick([waiting, ready, other], 5) is ready
+
+
+def test_where_all_wait_it_is_told_when_the_first_may_be_asked() -> None:
+    one, other = health(), health()
+    one.not_before, other.not_before = 10, 8
+    assert pick([one, other], 5) == 8
+
+
+def test_without_sources_none_is_picked() -> None:
+    assert pick([], 0) is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), failures), max_size=30))
+def test_whatever_fails_the_next_try_is_in_the_future_and_bounded(steps: list[tuple[float, SourceError]]) -> None:
+    each = health()
+    now = 0.0
+    for seconds, error in steps:
+        now += seconds
+        each.failed(error, now)
+        assert each.gone is not None or each.not_before <= now + 100
+        assert each.gone is not None or each.not_before >= now or isinstance(error, SourceBusy)
