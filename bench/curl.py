@@ -16,6 +16,7 @@ from towline.registry.client import Registry
 from towline.registry.endpoints import Endpoint
 
 _RECEIVE_BUFFER = 512 << 10
+_STEP = 256 << 10
 _WAIT = 0.1
 
 
@@ -62,6 +63,7 @@ class CurlStream:
         self._over: str | None = None
         self._room = memoryview(b"")
         self._filled = 0
+        self._spilled = b""
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +84,9 @@ class CurlStream:
         if not self._left:
             return 0
         self._room, self._filled = buffer[: self._left], 0
-        if not self._begun:
+        if self._spilled:
+            self._take(self._spilled)
+        elif not self._begun:
             self._begin()
         elif self._paused:
             self._paused = False
@@ -92,14 +96,21 @@ class CurlStream:
                 raise Cancelled("stopped")
             if self._over is not None:
                 raise SourceBusy(self._over or "it ended early")
-            _handles.multi.perform()
-            self._look()
+            self._receive()
             if not self._filled and self._over is None:
                 _handles.multi.select(_WAIT)
         self._left -= self._filled
         if not self._left:
             self._finish()
         return self._filled
+
+    def _receive(self) -> None:
+        """Takes what has arrived, up to a step of the size in which towline's own client takes it."""
+        before = -1
+        while before < self._filled < _STEP and self._over is None and not self._paused:
+            before = self._filled
+            _handles.multi.perform()
+            self._look()
 
     def _begin(self) -> None:
         easy = _handles.easy
@@ -117,13 +128,14 @@ class CurlStream:
         self._begun = True
 
     def _take(self, data: bytes) -> int:
-        """Curl has at most 16 KiB for us; what does not fit it keeps, and brings it again."""
-        stop = self._filled + len(data)
-        if stop > len(self._room):
+        """What does not fit any more is kept here; while the buffer is full, curl keeps what it has."""
+        if self._filled == len(self._room):
             self._paused = True
             return int(pycurl.WRITEFUNC_PAUSE)
-        self._room[self._filled : stop] = data
-        self._filled = stop
+        fits = min(len(data), len(self._room) - self._filled)
+        self._room[self._filled : self._filled + fits] = data[:fits] if fits < len(data) else data
+        self._filled += fits
+        self._spilled = data[fits:]
         return len(data)
 
     def _finish(self) -> None:

@@ -355,8 +355,24 @@ class TestTls:
     def over_tls(self, source: Source, registry: FaultRegistry, secure: FaultRegistry) -> RegistryBlob:
         return source(mirrors=(Mirror(registry.host, secure.url),))
 
-    def test_bytes_come_over_tls(self, source: Source, registry: FaultRegistry, secure: FaultRegistry) -> None:
-        assert read(self.over_tls(source, registry, secure)) == BLOB.data
+    @pytest.mark.parametrize("step", [1000, 65536, 2 << 20])
+    @pytest.mark.parametrize("encoding", [faults.Header("X", "y"), faults.Chunked(), faults.Undelimited()], ids=str)
+    def test_bytes_come_over_tls_into_a_buffer_of_any_size(
+        self, source: Source, registry: FaultRegistry, secure: FaultRegistry, step: int, encoding: faults.Fault
+    ) -> None:
+        secure.fail(blob(), encoding)
+        assert read(self.over_tls(source, registry, secure), step=step) == BLOB.data
+
+    @pytest.mark.parametrize("first", [1, 1000, 8192, 8193])
+    def test_a_small_first_read_over_tls_loses_nothing(
+        self, source: Source, registry: FaultRegistry, secure: FaultRegistry, first: int
+    ) -> None:
+        received = bytearray()
+        with self.over_tls(source, registry, secure).open(0, BLOB.size) as stream:
+            head = memoryview(bytearray(first))
+            received += head[: stream.readinto(head)]
+            drain(stream, received)
+        assert bytes(received) == BLOB.data
 
     def test_a_redirect_from_https_to_http_is_refused(
         self, source: Source, registry: FaultRegistry, blob_host: FaultRegistry, secure: FaultRegistry

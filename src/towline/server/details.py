@@ -42,7 +42,7 @@ class Details:
     capabilities: tuple[str, ...] | None
 
 
-class _Unreadable(Exception):  # noqa: N818  a state of a blob
+class _Unreadable(Exception):
     """A blob is missing or broken: the answer holds for now only."""
 
 

@@ -27,7 +27,7 @@ INTERNAL = "internal error; the log on the server's stderr tells more"
 log = structlog.get_logger("towline.server")
 
 
-class Refused(Exception):  # noqa: N818  a refusal is an answer, not a failure of the server
+class Refused(Exception):
     """An error as the client will see it. `code` is the OCI code, shown under `/v2/` only."""
 
     def __init__(

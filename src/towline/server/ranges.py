@@ -10,7 +10,7 @@ from dataclasses import dataclass
 _ONE = re.compile(r"bytes=[ \t]*([0-9]{0,30})-([0-9]{0,30})[ \t]*\Z", re.IGNORECASE)
 
 
-class Unsatisfiable(Exception):  # noqa: N818
+class Unsatisfiable(Exception):
     """The range asked for lies wholly outside of the file: 416."""
 
 

@@ -109,7 +109,7 @@ def bind(listen: Listen) -> list[socket.socket]:
     return sockets
 
 
-class _NoSuchAddress(OSError):  # noqa: N818  as the system says it
+class _NoSuchAddress(OSError):
     """The machine lacks the address, or its family: IPv6 is often switched off."""
 
 
