@@ -22,6 +22,9 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
 
+bench: setup
+	$(BIN)/python -m bench $(ARGS)
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

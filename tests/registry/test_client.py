@@ -173,6 +173,16 @@ class TestAsking:
         with client.call() as call, cancelled_after(call, stall.reached.wait), pytest.raises(Cancelled):
             client.resolve(call, ModelName.parse(f"{registry.host}/library/tiny"))
 
+    def test_cancelling_ends_a_wait_for_the_body_of_an_answer_that_is_not_wanted(
+        self, client_factory: Callable[..., Registry], registry: FaultRegistry
+    ) -> None:
+        stall = faults.Stall(after=0)
+        registry.require(Bearer())
+        registry.fail(manifest(), stall, times=1)
+        client = client_factory(stall_timeout=600.0)
+        with client.call() as call, cancelled_after(call, stall.reached.wait), pytest.raises(Cancelled):
+            client.resolve(call, ModelName.parse(f"{registry.host}/library/tiny"))
+
     def test_cancelling_ends_a_pause_between_two_tries(
         self, client_factory: Callable[..., Registry], registry: FaultRegistry
     ) -> None:

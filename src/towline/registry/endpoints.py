@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -57,6 +58,7 @@ class Transport:
         return is_loopback(host) or not names.isdisjoint(self.plain)
 
 
+@functools.lru_cache(1024)
 def is_loopback(host: str) -> bool:
     """Whether a host, without its port, is this machine by its very name."""
     bare = host.strip("[]").lower()

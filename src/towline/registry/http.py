@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from http.client import HTTPException
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -30,6 +30,7 @@ from towline.errors import Cancelled, SourceBusy, SourceGone, SourceLied
 
 USER_AGENT = f"towline/{_version.__version__}"
 
+_MAX_POOLS = 64
 _COPY_STEP = 128 << 10
 _TLS_STEP = 256 << 10
 _TLS_SECONDS = 0.02
@@ -75,19 +76,32 @@ class HttpClient:
     """
 
     def __init__(self, *, connections: int, connect_timeout: float) -> None:
-        self._connect_timeout = connect_timeout
+        self.connect_timeout = connect_timeout
         self._manager = urllib3.PoolManager(
-            num_pools=64,
+            num_pools=_MAX_POOLS,
             maxsize=connections,
             retries=False,
             ssl_context=ssl.create_default_context(),
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         )
+        self._pools: dict[str, urllib3.HTTPConnectionPool] = {}
         self._manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
 
     def call(self) -> Call:
         """A new conversation; close it."""
-        return Call(self._manager, self._connect_timeout)
+        return Call(self)
+
+    def _pool(self, url: str) -> tuple[urllib3.HTTPConnectionPool, str]:
+        """The connections to the server of an address, and the rest of the address. To ask urllib3's manager each time
+        costs a third of a small request.
+        """
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        pool = self._pools.get(origin)
+        if pool is None:
+            if len(self._pools) >= _MAX_POOLS:
+                self._pools.clear()
+            pool = self._pools[origin] = self._manager.connection_from_url(origin)
+        return pool, urlunsplit(("", "", parts.path or "/", parts.query, ""))
 
     def close(self) -> None:
         """Closes the idle connections."""
@@ -100,9 +114,8 @@ class Call:
     Used by one thread; `cancel` may be called from any other, and makes whatever goes on here raise Cancelled.
     """
 
-    def __init__(self, manager: urllib3.PoolManager, connect_timeout: float) -> None:
-        self._manager = manager
-        self._connect_timeout = connect_timeout
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._response: Response | None = None
@@ -133,15 +146,17 @@ class Call:
         self.check()
         _active.call = self
         try:
-            raw = self._manager.urlopen(
+            pool, target = self._client._pool(url)
+            raw = pool.urlopen(
                 method,
-                url,
-                headers={**self._manager.headers, **headers},
+                target,
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
                 preload_content=False,
                 decode_content=False,
                 redirect=False,
+                assert_same_host=False,
                 retries=False,
-                timeout=urllib3.Timeout(connect=self._connect_timeout, read=timeout),
+                timeout=urllib3.Timeout(connect=self._client.connect_timeout, read=timeout),
             )
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             self.check()
@@ -173,11 +188,10 @@ class Call:
 
     def close(self) -> None:
         """Closes the open response; its connection is kept only if the body was read to its end."""
-        with self._lock:
-            self._socket = None
-            response, self._response = self._response, None
+        response, self._response = self._response, None
         if response is not None:
-            response._close()
+            response._close()  # which waits for bytes at times: until it is over, `cancel` has to reach the connection
+        self._let_go()
 
     def _let_go(self) -> None:
         """The connection goes back to the pool: a later `cancel` must not touch it."""
@@ -207,6 +221,7 @@ class Response:
         )
         self._tls = getattr(call._socket, "_sslobj", None)
         self._touched = False
+        self._past_headers = False
 
     def readinto(self, buffer: memoryview) -> int:
         """Fills the start of `buffer` with what has arrived, waiting for at least one byte; 0 is the end of the body.
@@ -241,12 +256,12 @@ class Response:
         if not left:
             return 0
         room = buffer[:left]
-        if self._tls is not None and self._touched:
+        if self._past_headers:
             count = _read_records(self._tls, room[:_TLS_STEP])
-        elif (
-            self._tls is not None
-        ):  # what came with the headers lies in http.client's buffer, and no more of it is used
+        elif self._tls is not None:
+            # What came with the headers lies in http.client's buffer; a read as large as that leaves nothing in it.
             count = self._direct.fp.readinto1(room[: io.DEFAULT_BUFFER_SIZE])
+            self._past_headers = len(room) >= io.DEFAULT_BUFFER_SIZE
         else:
             count = self._direct.fp.readinto1(room)
         self._touched = True
@@ -254,16 +269,27 @@ class Response:
         if count == 0:
             raise ConnectionResetError("the body ended early")
         if count == left:
-            self._direct.read()
-            self._call._let_go()
-            self._raw.release_conn()
+            self._give_back(self._direct)
         return count
 
     def _close(self) -> None:
         """The connection is kept where little is left to read, as after a redirect: a new one costs more."""
         if self._direct is not None and not self._touched and (self._direct.length or 0) <= _DRAIN_BYTES:
-            self._raw.drain_conn()
+            with contextlib.suppress(HTTPError, HTTPException, OSError, ValueError):
+                self._drain(self._direct)
         self._raw.close()
+
+    def _drain(self, direct: Any) -> None:
+        if not direct.length:
+            self._give_back(direct)
+        rest = memoryview(bytearray(direct.length or 0))
+        while direct.length:
+            self._receive(rest)
+
+    def _give_back(self, direct: Any) -> None:
+        direct.read()
+        self._call._let_go()
+        self._raw.release_conn()
 
 
 def _read_records(tls: Any, buffer: memoryview) -> int:

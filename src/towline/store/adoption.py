@@ -44,6 +44,8 @@ def adopt(layout: Layout, digest: Digest, size: int, folder: Path) -> Extents:
     system can. Needs the lock of the staging. Raises OSError.
     """
     partial = _partial(layout, digest)
+    if not os.path.exists(partial):
+        return []
     parts = _parts(layout, digest)
     extents = list(_extents(parts, size))
     target = folder / "data"
@@ -65,7 +67,7 @@ def adopt(layout: Layout, digest: Digest, size: int, folder: Path) -> Extents:
 
 def offered(layout: Layout, digest: Digest, size: int) -> Extents:
     """Which bytes of the blob an Ollama has, by its own word: what `adopt` would take over."""
-    if not _partial(layout, digest).exists():
+    if not os.path.exists(_partial(layout, digest)):
         return []
     return list(_extents(_parts(layout, digest), size))
 

@@ -102,9 +102,6 @@ class StagedBlob:
             finally:
                 os.close(file)
             os.rename(self.data_path, self._whole)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.journal_path)
-            self.forget_leftover()
         except OSError as error:
             raise store_error(error) from None
 

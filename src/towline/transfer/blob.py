@@ -105,7 +105,9 @@ class BlobTransfer:
         self._pace = Pace(limits.connections)
         self._front = Front()
         self._file = -1
-        self.found = min(followed_bytes(staging.journal_path, size, digest) or staging.promised(), max(size - 1, 0))
+        self.found = 0
+        if size > BLOCK_BYTES:
+            self.found = min(followed_bytes(staging.journal_path, size, digest) or staging.promised(), size - 1)
         self._shown = self.found
         self._busy = 0
         self._hashing = False
@@ -234,13 +236,11 @@ class BlobTransfer:
 
     # Beginning
 
-    def _prepare(self, _buffer: memoryview) -> None:
+    def _prepare(self, buffer: memoryview) -> None:
         try:
-            if self._staging.is_whole():
-                self._conclude(None)
-            elif not self._staging.acquire():
+            if not self._staging.acquire():
                 self._follow()
-            elif self._staging.is_whole():  # it became so just before the lock was free
+            elif self._staging.is_whole():
                 self._conclude(None)
             else:
                 self._open()
@@ -250,9 +250,17 @@ class BlobTransfer:
             self._conclude(self._meaning(error))
         finally:
             self._leave()
+        work = self.take(time.monotonic()) if self.size <= BLOCK_BYTES else NEVER
+        if isinstance(work, float):
             self._poke(self)
+        else:  # a blob of one block: to wake another thread would cost more than to fetch it here
+            work(buffer)
 
     def _follow(self) -> None:
+        """Another process has the lock: looks at what it has done, and again later."""
+        if self._staging.is_whole():
+            self._conclude(None)
+            return
         now = time.monotonic()
         shown = min(followed_bytes(self._staging.journal_path, self.size, self.digest), max(self.size - 1, 0))
         with self._lock:
@@ -270,10 +278,9 @@ class BlobTransfer:
             )
 
     def _open(self) -> None:
-        extents = self._staging.leftover()
+        extents = self._staging.leftover() if self.size > BLOCK_BYTES else []
         self._file = os.open(self._staging.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        journaled = self.size > BLOCK_BYTES or os.path.exists(self._staging.journal_path)
-        blocks = self._journal.recover() if journaled else []
+        blocks = self._journal.recover() if self.size > BLOCK_BYTES else []
         if os.fstat(self._file).st_size != self.size:
             os.ftruncate(self._file, self.size)
         with self._lock:
@@ -309,7 +316,8 @@ class BlobTransfer:
         if error is not None and not isinstance(error, (SourceError, Cancelled)):
             self._conclude(error)
         self._leave()
-        self._poke(self)
+        if self._state is not _State.CONCLUDED:
+            self._poke(self)
 
     def _receive(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview) -> None:
         """Reads the segment and writes it in blocks, as long as nobody takes it over."""
@@ -367,7 +375,7 @@ class BlobTransfer:
         block = buffer[:count]
         try:
             disk.write_all(self._file, block, start)
-            if count < self.size:
+            if self.size > BLOCK_BYTES:  # smaller ones are not worth it
                 self._journal.append(start, block)
         except OSError:
             with self._lock:
