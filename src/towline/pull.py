@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -12,8 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
-
-import structlog
 
 from towline.errors import Cancelled, StoreError, TowlineError
 from towline.model.digest import Digest
@@ -34,7 +33,7 @@ from towline.settings import Settings
 from towline.store.publication import Publication
 from towline.store.store import Store, StoredModel
 from towline.transfer.blob import BlobTransfer, Limits
-from towline.transfer.pool import Handle, Pool
+from towline.transfer.pool import Handle, Pool, Wanted
 from towline.transfer.rate import Rate
 
 MAX_PULLS = 32
@@ -51,7 +50,7 @@ _SAMPLE_EACH = 0.001
 
 _REFETCHES = 3
 
-_log = structlog.get_logger("towline")
+_log = logging.getLogger("towline")
 
 
 class Puller:
@@ -175,7 +174,7 @@ class Pull:
         except TowlineError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001 - its watchers wait for an end, whatever happens
-            _log.exception("pull failed by a fault in towline", model=str(self.name))
+            _log.exception("pulling %s failed by a fault in towline", self.name)
             self.error = TowlineError(f"pulling {self.name} failed by a fault in towline ({type(error).__name__})")
         finally:
             self._call.close()
@@ -201,13 +200,17 @@ class Pull:
 
     def _fetch(self, missing: Sequence[Descriptor], resolved: Resolved, publication: Publication) -> None:
         """Has the blobs transferred, side by side, and holds fast each that is whole."""
-        handles: dict[Descriptor, Handle] = {}
+        wanted = [
+            Wanted(
+                blob.digest,
+                blob.size,
+                [self._registry.source(place, resolved.name, blob) for place in resolved.endpoints],
+                publication.staged(blob),
+            )
+            for blob in missing
+        ]
+        handles = dict(zip(missing, self._pool.fetch(wanted, self, rate=self._rate), strict=True))
         try:
-            for blob in missing:
-                sources = [self._registry.source(place, resolved.name, blob) for place in resolved.endpoints]
-                handles[blob] = self._pool.fetch(
-                    blob.digest, blob.size, sources, publication.staged(blob), self, rate=self._rate
-                )
             self._commit(resolved.manifest, handles)
             for blob, handle in handles.items():
                 handle.transfer.listen(partial(self._over.put, blob))

@@ -16,6 +16,7 @@ from towline.errors import TowlineError
 from towline.model.digest import Digest
 from towline.model.events import SUCCESS, Event, Progress, Status
 from towline.settings import Listen
+from towline.store.layout import store_id
 
 CONNECT = 0.5
 """Seconds for a daemon to answer that it is one: it is on this machine, or it is not meant."""
@@ -29,6 +30,7 @@ _LONGEST_ANSWER = 1 << 20
 class _Info(msgspec.Struct):
     version: str
     store: str
+    store_id: str
 
 
 class _Line(msgspec.Struct):
@@ -76,7 +78,7 @@ def find(listen: Listen, store: Path) -> Daemon | None:
             info = msgspec.json.decode(response.read(_LONGEST_ANSWER), type=_Info)
     except (OSError, HTTPException, ValueError):
         return None
-    same = os.path.realpath(info.store) == os.path.realpath(store)
+    same = os.path.realpath(info.store) == os.path.realpath(store) and info.store_id == store_id(store)
     return Daemon(listen.url, info.version) if same else None
 
 

@@ -13,6 +13,10 @@ from towline.registry.access import REDIRECTS, Access, check_status
 from towline.registry.endpoints import Endpoint
 from towline.registry.http import Response
 
+SILENCE = 5.0
+"""Seconds without a byte in the middle of a body after which the connection is given up: another goes on from there.
+To begin an answer, a registry that has to fetch it elsewhere first gets longer."""
+
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\Z")
 
 
@@ -113,6 +117,7 @@ class RangeStream:
         try:
             if self._response is None:
                 self._response = self._begin()
+                self.call.be_patient(SILENCE)
             if self._left == 0:
                 return 0
             count = self._response.readinto(buffer[: self._left])

@@ -104,7 +104,11 @@ class HttpClient:
         return pool, urlunsplit(("", "", parts.path or "/", parts.query, ""))
 
     def close(self) -> None:
-        """Closes the idle connections."""
+        """Closes the idle connections, and those that are in use when they are given back."""
+        # Not `clear` alone: it leaves that to the collector, and whatever holds a response keeps its pool alive.
+        for key in self._manager.pools.keys():  # noqa: SIM118 - it has no other iteration
+            with contextlib.suppress(KeyError):
+                self._manager.pools[key].close()
         self._manager.clear()
 
 
@@ -176,6 +180,13 @@ class Call:
         """Sleeps; raises Cancelled at once when another thread cancels."""
         self._cancelled.wait(seconds)
         self.check()
+
+    def be_patient(self, seconds: float) -> None:
+        """How long the open response may be silent from now on, where that is less than its request allowed."""
+        with self._lock:
+            if self._socket is not None:
+                patience = self._socket.gettimeout()
+                self._socket.settimeout(seconds if patience is None else min(patience, seconds))
 
     def cancel(self) -> None:
         """From any thread, any number of times: what blocks here raises Cancelled within milliseconds."""

@@ -11,6 +11,7 @@ from aiohttp import web
 from towline._version import __version__
 from towline.server.errors import json_response
 from towline.settings import Settings
+from towline.store.layout import store_id
 
 API_VERSION = "0.12.0"
 """The Ollama API that towline speaks. Bare numbers: clients parse them, and some refuse less than 0.6.4."""
@@ -37,6 +38,7 @@ def routes(settings: Settings) -> list[web.RouteDef]:
             {
                 "version": __version__,
                 "store": os.path.realpath(settings.models),
+                "store_id": store_id(settings.models),
                 "pid": os.getpid(),
                 "uptime": round(time.monotonic() - started, 3),
                 "started_at": started_at,

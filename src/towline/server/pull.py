@@ -111,19 +111,26 @@ async def _stream(request: web.Request, watcher: Watcher, changes: Changes) -> w
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     if request.version < HttpVersion11:
         response.force_close()  # without chunks, the end of the connection is the end of the stream
-    await response.prepare(request)
+    # A client that leaves, at whatever moment, is nothing to tell anyone about.
+    with suppress(ConnectionError):
+        await response.prepare(request)
+        failure = await _flow_to_its_end(response, watcher, changes)
+        if failure is not None:
+            response.force_close()
+            await response.write(encode(Failed(refusal(failure, request).sentence)))
+        await response.write_eof()
+    return response
+
+
+async def _flow_to_its_end(response: web.StreamResponse, watcher: Watcher, changes: Changes) -> Exception | None:
+    """Sends the events; what the stream has to end with, if it is an error."""
     try:
         await _flow(response, watcher, changes)
-        failure: Exception | None = watcher.error
     except ConnectionError:
         raise
     except Exception as bug:  # noqa: BLE001  refusal() logs it: the stream still ends with its error
-        failure = bug
-    if failure is not None:
-        response.force_close()
-        await response.write(encode(Failed(refusal(failure, request).sentence)))
-    await response.write_eof()
-    return response
+        return bug
+    return watcher.error
 
 
 async def _flow(response: web.StreamResponse, watcher: Watcher, changes: Changes) -> None:

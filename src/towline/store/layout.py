@@ -87,3 +87,12 @@ def _spelled(folder: Path, part: str) -> str:
     except OSError:
         return part
     return next((entry for entry in entries if entry.lower() == part.lower()), part)
+
+
+def store_id(root: Path) -> str:
+    """What tells this very folder from one of the same path elsewhere, as in a container; empty where there is none."""
+    try:
+        there = os.stat(root)
+    except OSError:
+        return ""
+    return f"{there.st_dev}:{there.st_ino}"

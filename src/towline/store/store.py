@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -35,20 +36,35 @@ class Store:
         self._noprune = noprune
         self._staging_ttl = staging_ttl
         self._layout = Layout(root)
+        self._preparing = threading.Lock()
+        self._prepared = False
 
     def prepare(self) -> None:
-        """Makes the folders, sees that they can be written, clears left-overs. Raises StoreError."""
-        try:
-            for folder in (self._layout.blobs, self._layout.manifests):
-                folder.mkdir(parents=True, exist_ok=True)
-            for folder in (self._layout.staging, self._layout.pins, self._layout.locks):
-                folder.mkdir(parents=True, exist_ok=True)
-            probe = self._layout.own / f".probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise StoreError(f"the store at {self.root} cannot be used: {store_error(error)}") from None
-        sweep(self._layout, staging_ttl=self._staging_ttl)
+        """Makes the folders, sees that they can be written, clears left-overs. Raises StoreError.
+
+        Whoever brings a model in need not call it: the first publication does.
+        """
+        with self._preparing:
+            try:
+                self._make_folders()
+            except (FileNotFoundError, NotADirectoryError, FileExistsError):
+                raise StoreError(
+                    f"the store at {self.root} cannot be made there; set OLLAMA_MODELS to a folder"
+                ) from None
+            except OSError as error:
+                raise StoreError(f"the store at {self.root} cannot be used: {store_error(error)}") from None
+            sweep(self._layout, staging_ttl=self._staging_ttl)
+            self._prepared = True
+
+    def _make_folders(self) -> None:
+        layout = self._layout
+        for folder in (layout.blobs, layout.manifests):
+            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (layout.staging, layout.pins, layout.locks):
+            folder.mkdir(parents=True, exist_ok=True)
+        probe = layout.own / f".probe-{uuid.uuid4().hex}"
+        probe.touch()
+        probe.unlink()
 
     def list(self) -> list[StoredModel]:
         """Every model, newest first; what is no readable manifest is left out."""
@@ -85,7 +101,9 @@ class Store:
         return self._layout.blob(layer.digest) if layer and self.has_blob(layer.digest) else None
 
     def publication(self, name: ModelName, manifest: Manifest) -> Publication:
-        """Begins to bring a model in."""
+        """Begins to bring a model in. Raises StoreError."""
+        if not self._prepared:
+            self.prepare()
         return Publication(self._layout, name, manifest, noprune=self._noprune)
 
     def _paths(self) -> Iterator[tuple[Path, ModelName]]:

@@ -12,13 +12,12 @@ closes the file and gives the lock back.
 from __future__ import annotations
 
 import enum
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import structlog
 
 from towline.errors import Cancelled, DigestMismatch, SourceError, TowlineError, TransferError, store_error
 from towline.model.digest import Digest
@@ -48,7 +47,7 @@ NEVER = float("inf")
 
 Work = Callable[[memoryview], None]
 
-_log = structlog.get_logger("towline")
+_log = logging.getLogger("towline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -518,7 +517,7 @@ class BlobTransfer:
             return error
         if isinstance(error, OSError):
             return store_error(error)
-        _log.error("download failed by a fault in towline", digest=str(self.digest), exc_info=error)
+        _log.error("downloading %s failed by a fault in towline", self.digest, exc_info=error)
         return TransferError(f"downloading {self.digest} failed by a fault in towline ({type(error).__name__})")
 
     def _show(self) -> None:

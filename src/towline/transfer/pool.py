@@ -21,6 +21,16 @@ _LOOK_AHEAD = 32
 """How many transfers of one pull are compared for the next free thread: more than there are threads to share."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A blob to be transferred: what it is, where its bytes come from, where they go. `size` in bytes."""
+
+    digest: Digest
+    size: int
+    sources: Sequence[BlobSource]
+    staging: Staging
+
+
 class Handle:
     """One caller's share in a transfer; close it once. The last one that goes cancels the transfer."""
 
@@ -86,43 +96,41 @@ class Pool:
         self._hash_threads: list[threading.Thread] = []
         self._closed = False
 
-    def fetch(
-        self,
-        digest: Digest,
-        size: int,
-        sources: Sequence[BlobSource],
-        staging: Staging,
-        owner: Hashable,
-        *,
-        rate: Rate | None = None,
-    ) -> Handle:
-        """Begins the transfer of a blob, or joins the one that is under way.
+    def fetch(self, wanted: Sequence[Wanted], owner: Hashable, *, rate: Rate | None = None) -> list[Handle]:
+        """Begins the transfers of these blobs, or joins those that are under way; a handle for each, in order.
 
-        `owner` is the pull that it counts for, `rate` a limit of that pull beside the pool's own.
+        `owner` is the pull that they count for, `rate` a limit of that pull beside the pool's own. None begins before
+        all are known: the threads would only get in the way.
         """
+        handles = []
         with self._wake:
-            entry = self._by_blob.get((digest, size))
-            joined = entry is not None and not entry.transfer.concluded
-            if entry is None or not joined:
-                transfer = BlobTransfer(
-                    digest,
-                    size,
-                    sources,
-                    staging,
-                    self._limits,
-                    slots=self._slots,
-                    rates=self._rates if rate is None else [*self._rates, rate],
-                    poke=self._poke,
-                    hash_soon=self._hash_soon,
-                )
-                entry = _Entry(transfer, owner)
-                self._entries[transfer] = self._by_blob[digest, size] = entry
-                self._enqueue(entry)
-            else:
-                entry.handles += 1
-        if joined:
-            entry.transfer.offer(sources)
-        return Handle(self, entry.transfer)
+            for blob in wanted:
+                entry = self._by_blob.get((blob.digest, blob.size))
+                if entry is None or entry.transfer.concluded:
+                    entry = self._entry(blob, owner, rate)
+                    self._enqueue(entry)
+                else:
+                    entry.handles += 1
+                handles.append(Handle(self, entry.transfer))
+        for blob, handle in zip(wanted, handles, strict=True):
+            handle.transfer.offer(blob.sources)
+        return handles
+
+    def _entry(self, blob: Wanted, owner: Hashable, rate: Rate | None) -> _Entry:
+        transfer = BlobTransfer(
+            blob.digest,
+            blob.size,
+            blob.sources,
+            blob.staging,
+            self._limits,
+            slots=self._slots,
+            rates=self._rates if rate is None else [*self._rates, rate],
+            poke=self._poke,
+            hash_soon=self._hash_soon,
+        )
+        entry = _Entry(transfer, owner)
+        self._entries[transfer] = self._by_blob[blob.digest, blob.size] = entry
+        return entry
 
     @property
     def transfers(self) -> list[BlobTransfer]:
