@@ -52,15 +52,15 @@ class Daemon:
     url: str
     version: str
 
-    def pull(self, name: str) -> Generator[Event, None, None]:
-        """The events of a pull of this model, the last of them `success`.
+    def pull(self, name: str, *, max_rate: str | None = None) -> Generator[Event, None, None]:
+        """The events of a pull of this model, the last of them `success`; `max_rate` limits what it starts.
 
         Closing the generator leaves the pull, which ends it where nobody else waits for it. Raises TowlineError with
         the daemon's own sentence where the pull failed, and with another where the daemon went away.
         """
         with closing(_connect(self.url)) as connection:
             try:
-                yield from _pull(connection, name)
+                yield from _pull(connection, {"model": name} | ({"max_rate": max_rate} if max_rate else {}))
             except (OSError, HTTPException):
                 raise TowlineError(
                     f"the towline daemon at {self.url} stopped answering; what has arrived is kept: pull again to go on"
@@ -88,10 +88,10 @@ def _connect(url: str) -> HTTPConnection:
     return HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=CONNECT)
 
 
-def _pull(connection: HTTPConnection, name: str) -> Generator[Event, None, None]:
+def _pull(connection: HTTPConnection, request: dict[str, str]) -> Generator[Event, None, None]:
     connection.connect()
     connection.sock.settimeout(SILENCE)
-    body = msgspec.json.encode({"model": name})
+    body = msgspec.json.encode(request)
     connection.request("POST", "/api/pull", body=body, headers={"Content-Type": "application/json"})
     response = connection.getresponse()
     if response.status != 200:

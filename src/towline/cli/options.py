@@ -30,12 +30,17 @@ def add_host(parser: argparse.ArgumentParser, meaning: str) -> None:
     parser.add_argument("--host", metavar="HOST[:PORT]", help=f"{meaning} (default: OLLAMA_HOST, else 127.0.0.1:11434)")
 
 
+def add_max_rate(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """`--max-rate`, a bandwidth; `meaning` says whose."""
+    parser.add_argument("--max-rate", metavar="RATE", help=f"bandwidth of {meaning}: 20MB/s, 512k, 100Mbit/s")
+
+
 def settings(arguments: argparse.Namespace) -> Settings:
     """What the environment says, and over it what the command line does. Raises InvalidRequest."""
     from dataclasses import replace
 
     from towline.errors import InvalidRequest
-    from towline.settings import Listen, Settings
+    from towline.settings import Listen, Settings, parse_rate
 
     try:
         found = Settings.from_environ(os.environ)
@@ -45,6 +50,8 @@ def settings(arguments: argparse.Namespace) -> Settings:
         found = replace(found, models=arguments.models)
     if getattr(arguments, "host", None) is not None:
         found = replace(found, listen=Listen.parse(arguments.host))
+    if getattr(arguments, "max_rate", None) is not None:
+        found = replace(found, max_rate=parse_rate(arguments.max_rate, "--max-rate"))
     return found
 
 

@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from towline.cli import options
@@ -32,6 +33,7 @@ examples:
   towline pull llama3.2
   towline pull mistral:7b-instruct nomic-embed-text
   towline pull registry.example:5000/team/model:v2
+  towline pull --max-rate 20MB/s llama3.2
   towline pull --json llama3.2      events for programs, a JSON object a line
 """
 
@@ -49,6 +51,7 @@ def add(commands: Any) -> None:
     pull.add_argument("--json", action="store_true", help="print the events of POST /api/pull instead of bars")
     options.add_models(pull)
     options.add_host(pull, "where a daemon may be")
+    options.add_max_rate(pull, "this pull")
     pull.set_defaults(run=_pull)
 
 
@@ -61,7 +64,7 @@ def _pull(arguments: argparse.Namespace) -> int:
     left = list(arguments.names)
     code = 0
     try:
-        with interruptible(), _source(settings) as source:
+        with interruptible(), _source(settings, arguments.max_rate) as source:
             while left:
                 try:
                     _one(left[0], source, render.Wire() if arguments.json else render.best_view(left[0]))
@@ -78,12 +81,12 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _source(settings: Settings) -> Iterator[Source]:
+def _source(settings: Settings, max_rate: str | None) -> Iterator[Source]:
     from towline.cli import daemon
 
     found = daemon.find(settings.listen, settings.models)
     if found is not None:
-        yield found.pull
+        yield partial(found.pull, max_rate=max_rate)
         return
     from towline.cli import logs
     from towline.model.name import ModelName
@@ -120,4 +123,6 @@ def _say_how_to_go_on(arguments: argparse.Namespace, left: list[str]) -> None:
         again += ["--models", str(arguments.models)]
     if arguments.host is not None:
         again += ["--host", arguments.host]
+    if arguments.max_rate is not None:
+        again += ["--max-rate", arguments.max_rate]
     complain(f"interrupted; what has arrived is kept, go on with: {shlex.join(again + left)}")

@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     )
     options.add_host(serve, "where to listen")
     options.add_models(serve)
+    options.add_max_rate(serve, "all downloads together")
     serve.set_defaults(run=_serve)
 
 
