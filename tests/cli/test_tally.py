@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from towline.cli.tally import Speed, Tally, time_left
+from towline.cli.tally import SILENT, Layer, Speed, Tally, time_left
 from towline.model.digest import Digest
 from towline.model.events import Progress, Status
 
@@ -69,3 +69,25 @@ def test_the_time_left_is_unknown_while_nothing_moves() -> None:
     assert time_left(100, 0) is None
     assert time_left(0, 10) is None
     assert time_left(100, 10) == 10
+
+
+class TestWaiting:
+    """What a layer waits for."""
+
+    def layer(self, completed: int, *, here: int = 0) -> Layer:
+        return Layer(Digest("0" * 64), 1000, here, completed, moved=10.0)
+
+    def test_one_that_moves_waits_for_nothing(self) -> None:
+        assert self.layer(500).waits(10.0 + SILENT / 2) == ""
+
+    def test_one_that_got_nothing_yet_is_queued(self) -> None:
+        assert self.layer(300, here=300).waits(20.0) == "queued"
+
+    def test_one_whose_bytes_stopped_is_silent(self) -> None:
+        assert self.layer(300).waits(17.0) == "silent 7 s"
+
+    def test_one_that_has_all_bytes_is_being_verified(self) -> None:
+        assert self.layer(999).waits(20.0) == "verifying"
+
+    def test_one_that_is_done_waits_for_nothing(self) -> None:
+        assert self.layer(1000).waits(99.0) == ""

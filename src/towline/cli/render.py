@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from towline.cli import units
-from towline.cli.tally import Layer, Tally, time_left
+from towline.cli.tally import SILENT, Layer, Tally, time_left
 from towline.model.digest import Digest
 from towline.model.events import SUCCESS, Event, Progress, encode
 
@@ -236,12 +236,14 @@ class Frame:
         tally = self._tally
         if tally.status == SUCCESS:
             return ""
+        silent = self._now - tally.moved
+        waits = f", for {silent:.0f} s" if silent >= SILENT else ""
         if not tally.layers or tally.waiting == 0:
-            return tally.status
+            return tally.status + waits
         text = f"{tally.finished_layers:,} of {len(tally.layers):,} layers here"
         if len(tally.layers) > drawn and tally.waiting > drawn:
             text += f", {tally.waiting - drawn:,} waiting"
-        return text
+        return text + (f", no data{waits.replace(',', '')}" if waits else "")
 
     def _rows(self, room: int) -> list[Layer]:
         """Every layer while they fit; else those that move, or if none does, some that are not done."""
@@ -264,7 +266,8 @@ class Frame:
                 grid.add_column(justify="right", no_wrap=True, overflow="crop", width=columns[name])
         for layer in layers:
             speed = layer.speed.at(self._now) if layer.completed > layer.here else None
-            grid.add_row(*_Row(layer.digest.short, layer.completed, layer.total, speed).cells(columns))
+            waits = layer.waits(self._now)
+            grid.add_row(*_Row(layer.digest.short, layer.completed, layer.total, speed, waits).cells(columns))
         tally = self._tally
         if len(tally.layers) > 1:
             row = _Row("total", tally.completed, tally.total, tally.speed.at(self._now))
@@ -293,8 +296,9 @@ def _columns(width: int) -> dict[str, int]:
 class _Row:
     """One line of the grid."""
 
-    def __init__(self, label: str, completed: int, total: int, speed: float | None) -> None:
+    def __init__(self, label: str, completed: int, total: int, speed: float | None, waits: str = "") -> None:
         self._label = label
+        self._waits = waits
         self._completed = completed
         self._total = total
         self._speed = speed
@@ -306,7 +310,7 @@ class _Row:
             "bar": _bar(self._completed, self._total),
             "percent": f"{units.percent(self._completed, self._total)} %",
             "share": units.size(self._total) if done else units.share(self._completed, self._total),
-            "speed": "" if done or self._speed is None else units.rate(self._speed),
+            "speed": self._waits or ("" if done or self._speed is None else units.rate(self._speed)),
             "left": "" if done or self._speed is None else units.clock(left) if left is not None else "-:--",
         }
         return [self._label, *(cell for name, cell in cells.items() if name in columns)]

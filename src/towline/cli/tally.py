@@ -11,6 +11,9 @@ from towline.model.events import Event, Progress
 WINDOW = 5.0
 """Seconds that a speed looks back: long enough to be calm, short enough to show a stall."""
 
+SILENT = 3.0
+"""Seconds without a byte after which something is said to wait."""
+
 _STEP = 0.25
 """Seconds between the samples that a speed keeps."""
 
@@ -55,6 +58,14 @@ class Layer:
     def done(self) -> bool:
         return self.completed >= self.total
 
+    def waits(self, now: float) -> str:
+        """What it waits for, in a word; empty while it moves."""
+        if self.done or now - self.moved < SILENT:
+            return ""
+        if self.completed == self.total - 1:
+            return "verifying"  # the last byte is told once the digest is right
+        return "queued" if self.completed == self.here else f"silent {min(now - self.moved, 99):.0f} s"
+
 
 class Tally:
     """Adds up the events of one pull. `now` is in seconds, on any one clock that never goes back."""
@@ -62,6 +73,7 @@ class Tally:
     def __init__(self, now: float) -> None:
         self.started = now
         self.status = ""
+        self.moved = now
         self.layers: dict[Digest, Layer] = {}
         self.total = 0
         self.completed = 0
@@ -74,6 +86,7 @@ class Tally:
         if isinstance(event, Progress):
             self._progress(event, now)
         else:
+            self.moved = now if event.status != self.status else self.moved
             self.status = event.status
 
     def _progress(self, event: Progress, now: float) -> None:
@@ -88,7 +101,7 @@ class Tally:
             self.completed += event.completed - layer.completed
             self.finished_layers += event.completed >= layer.total and not layer.done
             layer.completed = event.completed
-            layer.moved = now
+            layer.moved = self.moved = now
         layer.speed.add(layer.completed, now)
         # From what was here on, so that bytes of an earlier pull are nobody's speed.
         self.speed.add(self.completed - self.here, now)

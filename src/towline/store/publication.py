@@ -40,6 +40,7 @@ class Publication:
         ticket = uuid.uuid4().hex
         self._pins = layout.pins / ticket
         self._lock = FileLock(layout.locks / f"pull-{ticket}")
+        self._replaced: set[Digest] = set()
         self._unused: list[Digest] = []
 
     def __enter__(self) -> Self:
@@ -123,15 +124,14 @@ class Publication:
             raise store_error(error) from None
 
     def _publish(self) -> list[Descriptor]:
-        path = self._layout.manifest(self._name)
-        replaced = _read(path)
-        if replaced == self._manifest.raw and not self._absent():
+        if _read(self._layout.manifest(self._name)) == self._manifest.raw and not self._absent():
             return []
         missing = self._place(self._manifest.blobs)
         if missing:
             return missing
         with waiting_for(self._layout.locks / "store"):
-            replaced = _read(path)
+            path = self._layout.manifest(self._name)  # again: another process may have made it, in its spelling
+            self._replaced |= digests_in(_read(path) or b"")
             self._write_manifest(path)
             for _ in range(_TRIES):
                 absent = self._absent()
@@ -140,9 +140,9 @@ class Publication:
                 missing = self._place(absent)
                 if missing:
                     return missing
-            if replaced is not None and not self._noprune:
+            if not self._noprune:
                 ours = {blob.digest for blob in self._manifest.blobs}
-                self._unused = _unreferenced(self._layout, digests_in(replaced) - ours)
+                self._unused = _unreferenced(self._layout, self._replaced - ours)
         for blob in self._manifest.blobs:
             self.staged(blob).clean()
         return []
@@ -153,7 +153,7 @@ class Publication:
         for blob in blobs:
             path = self._layout.blob(blob.digest)
             if self._placed(blob, path):
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError, PermissionError):  # it may be another user's
                     os.utime(path)
             else:
                 missing.append(blob)
