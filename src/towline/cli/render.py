@@ -237,13 +237,13 @@ class Frame:
         if tally.status == SUCCESS:
             return ""
         silent = self._now - tally.moved
-        waits = f", for {silent:.0f} s" if silent >= SILENT else ""
+        waits = f" for {silent:.0f} s" if silent >= SILENT else ""
         if not tally.layers or tally.waiting == 0:
             return tally.status + waits
         text = f"{tally.finished_layers:,} of {len(tally.layers):,} layers here"
         if len(tally.layers) > drawn and tally.waiting > drawn:
             text += f", {tally.waiting - drawn:,} waiting"
-        return text + (f", no data{waits.replace(',', '')}" if waits else "")
+        return f"{text}, no data{waits}" if waits else text
 
     def _rows(self, room: int) -> list[Layer]:
         """Every layer while they fit; else those that move, or if none does, some that are not done."""
