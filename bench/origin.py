@@ -17,6 +17,8 @@ from towline.model.manifest import DOCKER_MANIFEST
 
 PROGRAM = "nginx"
 WORKERS = 2
+PACED_RATE = 400_000_000
+"""Bytes a second: less than SHA-256 takes on one core here."""
 
 # Ollama asks for the length with HEAD and insists on a Location in the answer (contract, section 6).
 _CONFIG = """\
@@ -47,6 +49,12 @@ http {{
     location ~ /manifests/ {{ default_type {manifest}; }}
     location ~ /blobs/ {{ add_header Location $location; }}
   }}
+  server {{
+    listen 127.0.0.1:{paced_port};
+    root {directory}/root;
+    limit_rate {paced_rate};
+    location ~ /manifests/ {{ default_type {manifest}; }}
+  }}
 }}
 """
 _TLS = "listen 127.0.0.1:{port} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};"
@@ -54,13 +62,13 @@ _SENT = re.compile(r"^(?P<at>[\d.]+) GET \S+/blobs/(?P<digest>\S+) 20[06] ", re.
 
 
 class Origin:
-    """A running nginx, plain on `port` and with TLS on `tls_port`."""
+    """A running nginx: plain on `port`, with TLS on `tls_port`, at PACED_RATE a connection on `paced_port`."""
 
     def __init__(self, work: Workspace) -> None:
         self._work = work
         self._directory = work.fresh("nginx")
         self._log = self._directory / "access.log"
-        self.port, self.tls_port = unused_port(), unused_port()
+        self.port, self.tls_port, self.paced_port = (unused_port() for _ in range(3))
         (self._directory / "temp").mkdir()
         config = self._directory / "nginx.conf"
         authority = work.authority
@@ -70,6 +78,8 @@ class Origin:
                 directory=self._directory,
                 workers=WORKERS,
                 port=self.port,
+                paced_port=self.paced_port,
+                paced_rate=PACED_RATE,
                 tls=tls,
                 manifest=DOCKER_MANIFEST,
                 user="user root;" if os.geteuid() == 0 else "",

@@ -44,10 +44,10 @@ class TestDockerRegistry:
         daemon.pull(name, model=model)
         assert not [request for blob in model.blobs for request in docker_registry.blob_requests(blob)]
 
-    def test_hundreds_of_small_layers_come(
+    def test_a_hundred_small_layers_come(
         self, daemon: Daemon, docker_registry: DockerRegistry, store_path: Path
     ) -> None:
-        model = crowd(300, seed=13)
+        model = crowd(100, seed=13)
         daemon.pull(docker_registry.push(model, "library/crowd", "latest"), model=model)
         check_stored(store_path, model)
 

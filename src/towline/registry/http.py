@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from http.client import HTTPException
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -101,7 +101,8 @@ class HttpClient:
             if len(self._pools) >= _MAX_POOLS:
                 self._pools.clear()
             pool = self._pools[origin] = self._manager.connection_from_url(origin)
-        return pool, urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        # Put together by hand: `urlunsplit` takes a path that begins with two slashes for a host, and adds two more.
+        return pool, f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
 
     def close(self) -> None:
         """Closes the idle connections, and those that are in use when they are given back."""

@@ -49,8 +49,7 @@ def link(source: Path, target: Path) -> bool:
     try:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError:
-        there, here = os.stat(target), os.stat(source)
-        if there.st_ino != here.st_ino and there.st_size != here.st_size:
+        if not _stands_for(target, os.stat(source)):
             beside = source.parent / f".{uuid.uuid4().hex}"
             os.link(source, beside)
             os.rename(beside, target)
@@ -59,6 +58,15 @@ def link(source: Path, target: Path) -> bool:
             return False
         raise
     return True
+
+
+def _stands_for(target: Path, wanted: os.stat_result) -> bool:
+    """Whether what is there is the wanted file, or as long as it; a link that leads nowhere is not."""
+    try:
+        there = os.stat(target)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, wanted) or there.st_size == wanted.st_size
 
 
 def write_file(path: Path, data: bytes, tmp: Path) -> None:

@@ -47,6 +47,16 @@ class FileLock:
                 return True
             os.close(file)  # its holder removed it meanwhile: what counts is the file that stands there now
 
+    def wait(self, timeout: float = 30.0) -> None:
+        """Takes a lock that others hold only for moments. Raises StoreError after `timeout` seconds, OSError."""
+        deadline = time.monotonic() + timeout
+        pause = 0.001
+        while not self.acquire():
+            if time.monotonic() > deadline:
+                raise StoreError("another process has been writing to the store for too long; stop it and try again")
+            time.sleep(pause)
+            pause = min(pause * 2, 0.05)
+
     def release(self) -> None:
         """Gives the lock back; any number of times."""
         if self._file is not None:
@@ -58,15 +68,9 @@ class FileLock:
 
 @contextlib.contextmanager
 def waiting_for(path: Path, *, timeout: float = 30.0) -> Iterator[None]:
-    """Holds a lock that others hold only for moments. Raises StoreError after `timeout` seconds, OSError."""
+    """Holds a lock that others hold only for moments; raises as `FileLock.wait` does."""
     lock = FileLock(path)
-    deadline = time.monotonic() + timeout
-    pause = 0.001
-    while not lock.acquire():
-        if time.monotonic() > deadline:
-            raise StoreError("another process has been writing to the store for too long; stop it and try again")
-        time.sleep(pause)
-        pause = min(pause * 2, 0.05)
+    lock.wait(timeout)
     try:
         yield
     finally:

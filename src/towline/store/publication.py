@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from towline.errors import NoSpace, StoreError, store_error
+from towline.errors import NoSpace, store_error
 from towline.model.digest import Digest
 from towline.model.manifest import Descriptor, Manifest
 from towline.model.name import ModelName
@@ -45,8 +45,7 @@ class Publication:
 
     def __enter__(self) -> Self:
         try:
-            if not self._lock.acquire():
-                raise StoreError("the store cannot be locked; check its file system")
+            self._lock.wait()  # a sweep takes it for a moment, to see whether anybody has it
             self._pins.mkdir(parents=True)
         except OSError as error:
             self._lock.release()

@@ -45,16 +45,17 @@ class Store:
         Whoever brings a model in need not call it: the first publication does.
         """
         with self._preparing:
-            try:
-                self._make_folders()
-            except (FileNotFoundError, NotADirectoryError, FileExistsError):
-                raise StoreError(
-                    f"the store at {self.root} cannot be made there; set OLLAMA_MODELS to a folder"
-                ) from None
-            except OSError as error:
-                raise StoreError(f"the store at {self.root} cannot be used: {store_error(error)}") from None
-            sweep(self._layout, staging_ttl=self._staging_ttl)
-            self._prepared = True
+            self._prepare()
+
+    def _prepare(self) -> None:
+        try:
+            self._make_folders()
+        except (FileNotFoundError, NotADirectoryError, FileExistsError):
+            raise StoreError(f"the store at {self.root} cannot be made there; set OLLAMA_MODELS to a folder") from None
+        except OSError as error:
+            raise StoreError(f"the store at {self.root} cannot be used: {store_error(error)}") from None
+        sweep(self._layout, staging_ttl=self._staging_ttl)
+        self._prepared = True
 
     def _make_folders(self) -> None:
         layout = self._layout
@@ -102,8 +103,9 @@ class Store:
 
     def publication(self, name: ModelName, manifest: Manifest) -> Publication:
         """Begins to bring a model in. Raises StoreError."""
-        if not self._prepared:
-            self.prepare()
+        with self._preparing:
+            if not self._prepared:
+                self._prepare()
         return Publication(self._layout, name, manifest, noprune=self._noprune)
 
     def _paths(self) -> Iterator[tuple[Path, ModelName]]:

@@ -21,7 +21,8 @@ def sweep(layout: Layout, *, staging_ttl: float) -> None:
     for folder in _entries(layout.pins):
         _remove_if_free(folder, FileLock(layout.locks / f"pull-{folder.name}"))
     for folder in _entries(layout.staging):
-        if time.time() - _last_touched(folder) > staging_ttl:
+        published = (layout.blobs / f"sha256-{folder.name}").exists()
+        if published or time.time() - _last_touched(folder) > staging_ttl:
             _remove_if_free(folder, FileLock(layout.locks / folder.name))
     for file in _entries(layout.locks):
         with contextlib.suppress(OSError):
@@ -38,11 +39,11 @@ def _remove_if_free(folder: Path, lock: FileLock) -> None:
 
 
 def _last_touched(folder: Path) -> float:
-    times = [folder.stat().st_mtime] if folder.exists() else [time.time()]
-    for path in _entries(folder):
-        with contextlib.suppress(OSError):
+    times = []
+    for path in (folder, *_entries(folder)):
+        with contextlib.suppress(OSError):  # it is gone: somebody works here
             times.append(path.stat().st_mtime)
-    return max(times)
+    return max(times, default=time.time())
 
 
 def _entries(folder: Path) -> Iterator[Path]:

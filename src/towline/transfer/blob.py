@@ -104,8 +104,8 @@ class BlobTransfer:
         self._pace = Pace(limits.connections)
         self._front = Front()
         self._file = -1
-        self.found = 0
-        if size > BLOCK_BYTES:
+        self.found = size if staging.is_whole() else 0
+        if not self.found and size > BLOCK_BYTES:
             self.found = min(followed_bytes(staging.journal_path, size, digest) or staging.promised(), size - 1)
         self._shown = self.found
         self._busy = 0
@@ -197,7 +197,9 @@ class BlobTransfer:
         if not isinstance(health, Health):
             if plan.active or plan.complete:
                 return now + LOOK_AGAIN
-            return min(health, deadline) if health is not None else self._hopeless()
+            if health is not None:
+                return min(health, deadline)
+            return now if self._turn_back() else self._hopeless()
         segment = self._next_segment(health, now)
         self._cancel_overtaken()
         if segment is None:
@@ -225,6 +227,16 @@ class BlobTransfer:
     def _stalled(self) -> TowlineError:
         why = str(self._last_error or f"{self._sources[0].source} sends nothing")
         return TransferError(f"no data for {self._limits.stall_timeout:g} s: {why}; pull again to go on from here")
+
+    def _turn_back(self) -> bool:
+        """The source that was chosen after wrong bytes is gone: goes on with one that may be right the next time. Under
+        lock; False where there is none.
+        """
+        willing = [health for health in self._sources if health.gone is None and health.blamed < 2]
+        if self._attempts == 1 or not willing:
+            return False
+        self._allowed = [min(willing, key=lambda health: health.blamed)]
+        return True
 
     def _hopeless(self) -> TowlineError:
         errors = [health.gone for health in self._allowed if health.gone is not None]

@@ -1,0 +1,91 @@
+"""The one module that knows the HTTP client: what it makes of addresses, and that it gives everything back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import faults
+from tests.support.challenges import Bearer
+from tests.support.exchanges import manifest, path
+from tests.support.models import tiny
+from tests.support.pulling import eventually, open_descriptors
+from tests.support.registry import FaultRegistry
+from towline.model.name import ModelName
+from towline.registry.client import Registry
+from towline.registry.http import HttpClient, host_of
+from towline.settings import Settings
+
+
+@pytest.fixture
+def client() -> Iterator[HttpClient]:
+    client = HttpClient(connections=4, connect_timeout=5.0)
+    yield client
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("https://a", "/"),
+        ("https://a/", "/"),
+        ("https://a?b=c", "/?b=c"),
+        ("https://a/b/c?d=e%2Ff&g", "/b/c?d=e%2Ff&g"),
+        ("https://a//b", "//b"),
+        ("https://a/b#c", "/b"),
+        ("https://a:444/sha256:x", "/sha256:x"),
+    ],
+)
+def test_the_path_and_the_query_of_an_address_go_out_as_they_are(client: HttpClient, url: str, target: str) -> None:
+    assert client._pool(url)[1] == target
+
+
+def test_a_signature_arrives_as_it_was_written(client: HttpClient, registry: FaultRegistry) -> None:
+    with client.call() as call:
+        call.send("GET", f"{registry.url}/data/x?sig=a%2Bb%3D&X-Amz=c+d", {}, timeout=5.0)
+    (exchange,) = registry.exchanges(path("/data/x"))
+    assert exchange.query == {"sig": "a+b=", "X-Amz": "c d"}
+
+
+def test_more_servers_than_pools_are_kept_can_be_asked(client: HttpClient, registry: FaultRegistry) -> None:
+    for number in range(2, 200):
+        client._pool(f"http://127.0.0.{number}/")
+    with client.call() as call:
+        assert call.send("GET", f"{registry.url}/v2/", {}, timeout=5.0).status == 200
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://user:secret@host.example:5000/path?sig=secret", "host.example:5000"),
+        ("http://[bad", "an invalid address"),
+        ("https://h\u00e9/", "h\\xe9"),
+        ("nonsense", ""),
+    ],
+)
+def test_the_host_of_an_address_is_safe_to_show(url: str, host: str) -> None:
+    assert host_of(url) == host
+
+
+def test_an_answer_that_is_not_wanted_costs_no_connection(registry: FaultRegistry) -> None:
+    name = registry.add(tiny(), "library/tiny")
+    registry.require(Bearer())
+    registry.fail(manifest(), faults.Redirect("/v2/library/tiny/manifests/latest?again=1"), skip=1)
+    client = Registry(Settings())
+    with client.call() as call:
+        client.resolve(call, ModelName.parse(name))
+    client.close()
+    assert registry.connections() == 1
+
+
+def test_closing_ends_every_connection_also_of_answers_that_somebody_still_holds(registry: FaultRegistry) -> None:
+    registry.add(tiny(), "library/tiny")
+    before = len(open_descriptors())
+    client = HttpClient(connections=4, connect_timeout=5.0)
+    call = client.call()
+    response = call.send("GET", f"{registry.url}/v2/library/tiny/manifests/latest", {}, timeout=5.0)
+    response.read(1 << 20)
+    client.close()
+    eventually(lambda: len(open_descriptors()) <= before, "the connection to end")
+    assert response.status == 200

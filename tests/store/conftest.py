@@ -1,0 +1,17 @@
+"""Fixtures of the store's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.pulling import Pulling
+
+
+@pytest.fixture
+def pulling(store_path: Path) -> Iterator[Pulling]:
+    """Pulls into a fresh store."""
+    with Pulling(store_path, connections_per_blob=1) as pulling:
+        yield pulling

@@ -1,0 +1,115 @@
+"""Locks between objects, threads and processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from towline.errors import StoreError
+from towline.store.locks import FileLock, waiting_for
+
+HOLDER = """
+import sys
+from pathlib import Path
+from towline.store.locks import FileLock
+assert FileLock(Path(sys.argv[1])).acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_lock_is_held_by_one_alone_until_it_is_given_back(tmp_path: Path) -> None:
+    one, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert one.acquire()
+    assert not other.acquire()
+    one.release()
+    assert other.acquire()
+    other.release()
+
+
+def test_whoever_holds_it_may_take_it_again(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    assert lock.acquire()
+    lock.release()
+    assert FileLock(tmp_path / "lock").acquire()
+
+
+def test_giving_back_what_is_not_held_harms_nobody(tmp_path: Path) -> None:
+    one, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert one.acquire()
+    other.release()
+    assert not other.acquire()
+    one.release()
+    one.release()
+
+
+def test_nothing_is_left_of_it(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "locks" / "lock")
+    assert lock.acquire()
+    lock.release()
+    assert not list((tmp_path / "locks").iterdir())
+
+
+def test_a_file_that_is_left_of_a_lock_locks_nobody_out(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    lock.release()
+
+
+def test_a_lock_whose_file_was_removed_is_no_lock_for_those_who_come_after(tmp_path: Path) -> None:
+    one, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert one.acquire()
+    (tmp_path / "lock").unlink()
+    assert other.acquire()
+    other.release()
+    one.release()
+
+
+def test_a_lock_is_gone_with_the_process_that_held_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    lock = FileLock(path)
+    assert not lock.acquire()
+    process.kill()
+    process.communicate()
+    assert lock.acquire()
+    lock.release()
+
+
+def test_at_no_moment_do_two_of_many_threads_hold_it(tmp_path: Path) -> None:
+    inside, most, guard = 0, 0, threading.Lock()
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(40):
+            with waiting_for(tmp_path / "lock"):
+                with guard:
+                    inside += 1
+                    most = max(most, inside)
+                with guard:
+                    inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+def test_waiting_for_a_lock_has_an_end(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    with pytest.raises(StoreError, match="for too long"), waiting_for(tmp_path / "lock", timeout=0.05):
+        pass
+    lock.release()

@@ -1,0 +1,39 @@
+"""Small disks, for a while: file systems in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A file system of `size` bytes at `folder`.
+
+    Where it cannot be mounted, the test is skipped, or with CI=true failed: there the tests run as root.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},nr_inodes=10000", "towline-test", folder],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        message = f"a file system for the test cannot be mounted: {done.stderr.strip()}"
+        if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
+            pytest.fail(message)
+        pytest.skip(message)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True, capture_output=True)
+
+
+def make_read_only(folder: Path) -> None:
+    """Whatever is mounted there cannot be written any more."""
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True, capture_output=True)

@@ -1,0 +1,213 @@
+"""A source and a place for a blob that live in the test: for what no server can be made to do at the right moment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from towline.errors import Cancelled, SourceBusy
+from towline.model.digest import Digest
+from towline.transfer.blob import BlobTransfer, Limits
+from towline.transfer.pool import Handle, Pool, Wanted
+
+MIB = 1 << 20
+
+
+def content(size: int, seed: int = 0) -> bytes:
+    """Bytes that are the same whenever they are asked for."""
+    return random.Random(seed).randbytes(size)
+
+
+class MemorySource:
+    """A blob in memory. `before_read`, if given, runs before each read, with the stream, and may raise or block."""
+
+    def __init__(
+        self,
+        data: bytes,
+        *,
+        name: str = "memory",
+        step: int = MIB,
+        before_read: Callable[[MemoryStream], None] | None = None,
+    ) -> None:
+        self.ranged = True
+        self.data = data
+        self.name = name
+        self.step = step
+        self.before_read = before_read
+        self.lock = threading.Lock()
+        self.open_now = 0
+        self.most_open = 0
+        self.sent = 0
+        self.opened: list[tuple[int, int]] = []
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self, start: int, stop: int) -> MemoryStream:
+        return MemoryStream(self, start, stop)
+
+
+class MemoryStream:
+    """One range of it."""
+
+    def __init__(self, source: MemorySource, start: int, stop: int) -> None:
+        self.source = source
+        self.start = start
+        self.at = start
+        self.stop = stop
+        self.cancelled = threading.Event()
+
+    def __enter__(self) -> Self:
+        with self.source.lock:
+            self.source.open_now += 1
+            self.source.most_open = max(self.source.most_open, self.source.open_now)
+            self.source.opened.append((self.start, self.stop))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.source.lock:
+            self.source.open_now -= 1
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    def readinto(self, buffer: memoryview) -> int:
+        if self.source.before_read:
+            self.source.before_read(self)
+        if self.cancelled.is_set():
+            raise Cancelled("the test cancelled")
+        count = min(len(buffer), self.stop - self.at, self.source.step)
+        buffer[:count] = self.source.data[self.at : self.at + count]
+        self.at += count
+        with self.source.lock:
+            self.source.sent += count
+        return count
+
+
+class Storm:
+    """A `before_read` that has connections break, stutter and take short steps, as a seed says."""
+
+    def __init__(self, seed: int, *, trouble: float) -> None:
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+        self._trouble = trouble
+
+    def __call__(self, stream: MemoryStream) -> None:
+        with self._lock:
+            breaks = self._random.random() < self._trouble
+            stutters = self._random.random() < self._trouble
+            stream.source.step = self._random.choice([1000, 65536, 300_000, MIB])
+        if stutters:
+            stream.cancelled.wait(0.002)
+        if breaks:
+            raise SourceBusy("the storm broke the connection", retry_after=0.0)
+
+
+class FolderStaging:
+    """A place in a folder of the test. `held` tells whether its lock is; `finished` counts."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.held = False
+        self.free = True
+        self.finished = 0
+        self.discarded = 0
+
+    @property
+    def data_path(self) -> str:
+        return str(self.folder / "data")
+
+    @property
+    def journal_path(self) -> str:
+        return str(self.folder / "journal")
+
+    @property
+    def whole(self) -> Path:
+        return self.folder / "whole"
+
+    def is_whole(self) -> bool:
+        return self.whole.exists()
+
+    def acquire(self) -> bool:
+        self.held = self.free
+        return self.held
+
+    def promised(self) -> int:
+        return 0
+
+    def leftover(self) -> list[tuple[int, int]]:
+        return []
+
+    def forget_leftover(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        self.finished += 1
+        os.rename(self.data_path, self.whole)
+
+    def discard(self) -> None:
+        self.discarded += 1
+        for path in self.folder.iterdir():
+            path.unlink()
+
+    def release(self) -> None:
+        self.held = False
+
+
+class Downloads:
+    """A pool, and the blobs that the test has it fetch. A context manager."""
+
+    def __init__(self, folder: Path, *, connections: int = 8, stall_timeout: float = 20.0) -> None:
+        self.folder = folder
+        self.pool = Pool(
+            connections=connections,
+            hashers=2,
+            limits=Limits(connections, stall_timeout, 1.0, writeback=False),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.close()
+        left = [thread.name for thread in threading.enumerate() if thread.name.startswith("towline-")]
+        assert not left, f"threads are left: {left}"
+
+    def fetch(self, data: bytes, *sources: MemorySource) -> Download:
+        """Begins to fetch the blob of these bytes."""
+        digest = Digest(hashlib.sha256(data).hexdigest())
+        staging = FolderStaging(self.folder / digest.short)
+        (handle,) = self.pool.fetch([Wanted(digest, len(data), sources, staging)], object())
+        return Download(handle, staging)
+
+
+class Download:
+    """One blob under way."""
+
+    def __init__(self, handle: Handle, staging: FolderStaging) -> None:
+        self.handle = handle
+        self.staging = staging
+        self.over = threading.Event()
+        handle.transfer.listen(self.over.set)
+
+    @property
+    def transfer(self) -> BlobTransfer:
+        return self.handle.transfer
+
+    def finish(self) -> bytes:
+        """Waits for the end, which has to be good; the bytes."""
+        assert self.over.wait(30), f"it does not end: {self.transfer.completed} bytes"
+        if self.transfer.error is not None:
+            raise self.transfer.error
+        self.handle.close()
+        assert self.transfer.completed == self.transfer.size
+        return self.staging.whole.read_bytes()

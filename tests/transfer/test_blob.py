@@ -1,0 +1,303 @@
+"""One blob on its way: what no server can be made to do at the right moment, with doubles for its sources."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.pulling import eventually, open_files
+from tests.transfer.doubles import MIB, Download, Downloads, FolderStaging, MemorySource, MemoryStream, Storm, content
+from towline.errors import Cancelled, DigestMismatch, SourceBusy, SourceGone, TransferError
+from towline.model.digest import Digest
+from towline.transfer.blob import BlobTransfer
+from towline.transfer.journal import BLOCK_BYTES, Journal
+from towline.transfer.pool import Wanted
+
+SIZE = 20 * MIB
+DATA = content(SIZE)
+
+
+@pytest.fixture
+def downloads(tmp_path: Path) -> Iterator[Downloads]:
+    with Downloads(tmp_path) as downloads:
+        yield downloads
+    assert not open_files(tmp_path)
+
+
+def gone(download: Download) -> None:
+    """Waits until the last thread has left."""
+    eventually(lambda: not download.staging.held, "the place to be given back")
+
+
+def waits(stream: MemoryStream) -> None:
+    stream.cancelled.wait(20)
+
+
+def waits_a_little(stream: MemoryStream) -> None:
+    stream.cancelled.wait(0.001)
+
+
+def waits_for(gate: threading.Event) -> None:
+    gate.wait(20)
+
+
+class TestStorms:
+    @pytest.mark.parametrize("seed", range(12))
+    def test_every_byte_is_right_whatever_breaks(self, downloads: Downloads, seed: int) -> None:
+        sources = [MemorySource(DATA, name=f"s{n}", before_read=Storm(seed + n, trouble=0.05)) for n in range(3)]
+        assert downloads.fetch(DATA, *sources).finish() == DATA
+
+    @pytest.mark.parametrize("size", [1, 1000, MIB, MIB + 1, 3 * MIB, 4 * MIB + 1, 9 * MIB])
+    @pytest.mark.parametrize("ranged", [True, False])
+    def test_a_blob_of_any_size_is_right_from_sources_that_honour_ranges_and_that_do_not(
+        self, downloads: Downloads, size: int, ranged: bool
+    ) -> None:
+        data = DATA[:size]
+        source = MemorySource(data, before_read=Storm(size, trouble=0.02))
+        source.ranged = ranged
+        assert downloads.fetch(data, source).finish() == data
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_given_up_and_begun_again_at_any_moment_it_believes_only_what_is_true(
+        self, downloads: Downloads, seed: int
+    ) -> None:
+        dice = random.Random(seed)
+        whole = False
+        while not whole:
+            source = MemorySource(DATA, before_read=Storm(dice.randrange(1000), trouble=0.05))
+            download = downloads.fetch(DATA, source)
+            whole = came_to(download, download.transfer.completed + dice.randrange(8 * MIB))
+            if not whole:
+                download.handle.close()
+                gone(download)
+                check_journal(download)
+        assert download.finish() == DATA
+
+    def test_many_blobs_at_once_are_all_right(self, downloads: Downloads) -> None:
+        blobs = [content(size, size) for size in range(1, 60_000, 600)]
+        fetched = [
+            downloads.fetch(data, MemorySource(data, before_read=Storm(len(data), trouble=0.02))) for data in blobs
+        ]
+        assert [download.finish() for download in fetched] == blobs
+
+
+def came_to(download: Download, count: int) -> bool:
+    """Waits until so many bytes are there; tells whether that was the end of it."""
+    transfer = download.transfer
+    eventually(lambda: transfer.concluded or transfer.completed >= count, f"{count} bytes to come")
+    return transfer.concluded
+
+
+def check_journal(download: Download) -> None:
+    """What the journal tells is on disk, and is what it should be."""
+    journal = Journal(download.staging.journal_path, SIZE, download.transfer.digest)
+    data = Path(download.staging.data_path).read_bytes() if Path(download.staging.data_path).exists() else b""
+    for block in journal.recover():
+        assert block.matches(data[block.start : block.stop])
+        assert data[block.start : block.stop] == DATA[block.start : block.stop]
+    journal.close()
+
+
+class TestJudging:
+    def test_whoever_hashed_the_last_byte_judges_and_nobody_else(
+        self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A thread is through with hashing; before it looks whether that was all, another hashes the rest."""
+        through, finished = threading.Event(), threading.Event()
+        real = BlobTransfer._step
+        data = DATA[: 2 * BLOCK_BYTES]
+
+        def step(transfer: BlobTransfer) -> object:
+            answer = real(transfer)
+            if answer is None and not through.is_set():
+                through.set()
+                finished.wait(20)
+            return answer
+
+        def second_half_waits(stream: MemoryStream) -> None:
+            if stream.at >= BLOCK_BYTES:
+                through.wait(20)
+
+        monkeypatch.setattr(BlobTransfer, "_step", step)
+        source = MemorySource(data, before_read=second_half_waits)
+        download = downloads.fetch(data, source)
+        download.over.wait(20)
+        finished.set()
+        assert download.finish() == data
+        gone(download)
+        assert download.staging.finished == 1
+
+    def test_an_overtaken_connection_of_the_first_try_does_no_harm_to_the_second(self, downloads: Downloads) -> None:
+        """The blob proves wrong while one stream of it still hangs; it wakes in the middle of the second try."""
+        wrong = bytearray(DATA)
+        wrong[5] ^= 1
+        bad = MemorySource(bytes(wrong), name="bad")
+        hanging, wake = threading.Event(), threading.Event()
+        good_may_go = threading.Event()
+
+        def one_hangs(stream: MemoryStream) -> None:
+            if stream.at > 10 * MIB and not hanging.is_set():
+                hanging.set()
+                wake.wait(20)
+
+        def holds(stream: MemoryStream) -> None:
+            if stream.at > 3 * MIB:
+                wake.set()
+                good_may_go.wait(20)
+
+        bad.before_read = one_hangs
+        good = MemorySource(DATA, name="good", before_read=holds)
+        download = downloads.fetch(DATA, bad, good)
+        assert wake.wait(30)
+        eventually(lambda: bad.open_now == 0, "the hanging connection to leave")
+        good_may_go.set()
+        assert download.finish() == DATA
+
+    def test_a_source_that_is_wrong_twice_is_an_error_and_nothing_is_kept(self, downloads: Downloads) -> None:
+        download = downloads.fetch(DATA, MemorySource(bytes(SIZE)))
+        with pytest.raises(DigestMismatch, match="memory"):
+            download.finish()
+        download.handle.close()
+        gone(download)
+        assert download.staging.discarded == 1
+        assert not list(download.staging.folder.iterdir())
+
+    def test_a_source_that_is_wrong_is_left_for_one_that_is_not(self, downloads: Downloads) -> None:
+        sources = [MemorySource(bytes(SIZE), name="wrong"), MemorySource(DATA, name="right")]
+        assert downloads.fetch(DATA, *sources).finish() == DATA
+
+    def test_where_the_only_other_source_is_gone_a_bit_flipped_on_the_way_is_fetched_again_from_the_first(
+        self, downloads: Downloads
+    ) -> None:
+        flipped = bytearray(DATA)
+        flipped[7] ^= 1
+        once = MemorySource(bytes(flipped), name="first")
+
+        def right_the_second_time(stream: MemoryStream) -> None:
+            if once.sent >= SIZE:
+                once.data = DATA
+
+        def refuse(stream: MemoryStream) -> None:
+            raise SourceGone("it is gone")
+
+        once.before_read = right_the_second_time
+        other = MemorySource(DATA, name="other", before_read=refuse)
+        assert downloads.fetch(DATA, once, other).finish() == DATA
+
+
+class TestEnding:
+    def test_an_error_that_nobody_expected_ends_the_download_and_no_thread(self, downloads: Downloads) -> None:
+        def fail(stream: MemoryStream) -> None:
+            raise ZeroDivisionError
+
+        for _ in range(3):
+            with pytest.raises(TransferError, match="by a fault in towline"):
+                downloads.fetch(DATA, MemorySource(DATA, before_read=fail)).finish()
+        assert downloads.fetch(DATA[:MIB], MemorySource(DATA[:MIB])).finish() == DATA[:MIB]
+
+    def test_cancelling_ends_streams_that_wait(self, downloads: Downloads) -> None:
+        source = MemorySource(DATA, before_read=lambda stream: (stream.cancelled.wait(20) and None) or None)
+        download = downloads.fetch(DATA, source)
+        eventually(lambda: source.open_now > 0, "a stream to be open")
+        download.handle.close()
+        gone(download)
+        assert isinstance(download.transfer.error, Cancelled)
+        assert source.open_now == 0
+
+    def test_the_last_of_two_who_wait_for_a_blob_ends_it_and_not_the_first(self, downloads: Downloads) -> None:
+        gate = threading.Event()
+        source = MemorySource(DATA, before_read=lambda _: waits_for(gate))
+        one, two = downloads.fetch(DATA, source), downloads.fetch(DATA, source)
+        assert one.transfer is two.transfer
+        one.handle.close()
+        assert not two.transfer.concluded
+        gate.set()
+        assert two.finish() == DATA
+
+    def test_whoever_joins_brings_further_sources(self, downloads: Downloads) -> None:
+        def busy(stream: MemoryStream) -> None:
+            raise SourceBusy("later")
+
+        one = downloads.fetch(DATA, MemorySource(DATA, name="busy", before_read=busy))
+        two = downloads.fetch(DATA, MemorySource(DATA, name="good"))
+        assert two.finish() == DATA
+        one.handle.close()
+
+    def test_a_listener_is_called_once_however_late_it_comes(self, downloads: Downloads) -> None:
+        calls: list[str] = []
+        download = downloads.fetch(DATA, MemorySource(DATA))
+        download.transfer.listen(lambda: calls.append("early"))
+        download.finish()
+        download.transfer.listen(lambda: calls.append("late"))
+        assert calls == ["early", "late"]
+
+    def test_without_any_source_it_is_an_error_at_once(self, downloads: Downloads) -> None:
+        with pytest.raises(TransferError, match="no source is known"):
+            downloads.fetch(DATA).finish()
+
+    def test_closing_the_pool_ends_what_is_under_way(self, tmp_path: Path) -> None:
+        with Downloads(tmp_path) as downloads:
+            source = MemorySource(DATA, before_read=waits)
+            download = downloads.fetch(DATA, source)
+            eventually(lambda: source.open_now > 0, "a stream to be open")
+        assert isinstance(download.transfer.error, Cancelled)
+        assert not download.staging.held
+
+
+class TestBounds:
+    def test_no_blob_gets_more_connections_than_it_may(self, tmp_path: Path) -> None:
+        source = MemorySource(DATA, step=50_000, before_read=waits_a_little)
+        with Downloads(tmp_path, connections=3) as downloads:
+            downloads.fetch(DATA, source).finish()
+        assert source.most_open <= 3
+
+    def test_a_source_that_ignores_ranges_gets_one_stream_at_a_time(self, downloads: Downloads) -> None:
+        source = MemorySource(DATA)
+        source.ranged = False
+        downloads.fetch(DATA, source).finish()
+        assert source.most_open == 1
+        assert source.opened == [(0, SIZE)]
+
+    def test_what_is_fetched_is_what_is_missing(self, downloads: Downloads) -> None:
+        source = MemorySource(DATA)
+        downloads.fetch(DATA, source).finish()
+        assert source.sent < SIZE + 8 * MIB
+
+    def test_completed_never_falls_and_is_whole_only_at_the_end(self, downloads: Downloads) -> None:
+        wrong = bytearray(DATA)
+        wrong[-1] ^= 1
+        sources = [MemorySource(bytes(wrong), name="wrong"), MemorySource(DATA, name="right")]
+        download = downloads.fetch(DATA, *sources)
+        seen = [0]
+        while not download.over.wait(0.0005):
+            seen.append(download.transfer.completed)
+        assert seen == sorted(seen)
+        assert max(seen) < SIZE or download.transfer.concluded
+        assert download.finish() == DATA
+
+    def test_a_place_that_another_process_has_is_waited_for(self, downloads: Downloads) -> None:
+        digest = Digest.of(DATA)
+        staging = FolderStaging(downloads.folder / "held")
+        staging.free = False
+        source = MemorySource(DATA)
+        (handle,) = downloads.pool.fetch([Wanted(digest, SIZE, [source], staging)], object())
+        download = Download(handle, staging)
+        assert not download.over.wait(0.3)
+        assert not source.opened
+        staging.free = True
+        assert download.finish() == DATA
+
+    def test_a_place_that_another_process_has_and_does_nothing_with_is_an_error_in_the_end(
+        self, tmp_path: Path
+    ) -> None:
+        with Downloads(tmp_path, stall_timeout=0.2) as downloads:
+            staging = FolderStaging(tmp_path / "held")
+            staging.free = False
+            (handle,) = downloads.pool.fetch([Wanted(Digest.of(DATA), SIZE, [MemorySource(DATA)], staging)], object())
+            with pytest.raises(TransferError, match="another process holds the download"):
+                Download(handle, staging).finish()
+            handle.close()
