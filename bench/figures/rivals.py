@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.support.daemon import clean_environment
@@ -13,7 +12,7 @@ from tests.support.listener import unused_port
 from tests.support.models import Blob, Model
 from tests.support.server_process import ServerProcess
 
-from bench.command import missing, output, timed
+from bench.command import missing, timed
 from bench.depot import Depot
 from bench.origin import Origin
 from bench.pull import pull_once
@@ -34,19 +33,14 @@ def measure(work: Workspace) -> Sequence[Row]:
 
 
 def _at_nginx(work: Workspace) -> list[Row]:
-    rivals: dict[str, tuple[str | None, Callable[[], float]]] = {}
-    with contextlib.ExitStack() as stack:
-        origin = stack.enter_context(Origin(work))
+    with Origin(work) as origin:
         name = origin.hold(work.big_model, REPOSITORY)
         url = origin.url(work.big_model, REPOSITORY)
-        rivals["`curl`, then `openssl dgst -sha256`"] = (missing("curl", "openssl"), lambda: _curl(work, url))
-        rivals["`aria2c -x16`, then the same"] = (missing("aria2c", "openssl"), lambda: _aria2(work, url))
-        absent = missing("ollama")
-        if absent is None:
-            host = stack.enter_context(_ollama(work))
-            rivals["`ollama pull`"] = (None, lambda: _ollama_pull(host, name))
-        else:
-            rivals["`ollama pull`"] = (absent, lambda: 0.0)
+        rivals: dict[str, tuple[str | None, Callable[[], float]]] = {
+            "`curl`, then `openssl dgst -sha256`": (missing("curl", "openssl"), lambda: _curl(work, url)),
+            "`aria2c -x16`, then the same": (missing("aria2c", "openssl"), lambda: _aria2(work, url)),
+            "`ollama pull`": (missing("ollama"), lambda: _ollama(work, name)),
+        }
         return _contest(work, "nginx", rivals, lambda: pull_once(work, name, work.big_model).wall)
 
 
@@ -134,9 +128,8 @@ def _skopeo(work: Workspace, name: str, form: str) -> float:
     return seconds
 
 
-@contextlib.contextmanager
-def _ollama(work: Workspace) -> Iterator[str]:
-    """A running `ollama serve`; its address."""
+def _ollama(work: Workspace, name: str) -> float:
+    """Through the API of an `ollama serve` that is started for it over an empty store, as towline's daemon is."""
     port = unused_port()
     folder = work.fresh("ollama")
     environment = {
@@ -145,17 +138,10 @@ def _ollama(work: Workspace) -> Iterator[str]:
         "OLLAMA_MODELS": str(folder / "models"),
     }
     server = ServerProcess(["ollama", "serve"], port=port, log=folder / "log", environment=environment)
+    asked = json.dumps({"model": name, "insecure": True, "stream": False})
     try:
-        yield f"127.0.0.1:{port}"
+        seconds = timed(["curl", "-sSf", f"http://127.0.0.1:{port}/api/pull", "-d", asked])
     finally:
         server.close()
         settle(folder)
-
-
-def _ollama_pull(host: str, name: str) -> float:
-    """Through its own API; the model is deleted afterwards, layers and all."""
-    call = ["curl", "-sSf", f"http://{host}/api/"]
-    asked = json.dumps({"model": name, "insecure": True, "stream": False})
-    seconds = timed([*call[:-1], f"{call[-1]}pull", "-d", asked])
-    output([*call[:-1], "-X", "DELETE", f"{call[-1]}delete", "-d", json.dumps({"model": name})])
     return seconds

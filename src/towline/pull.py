@@ -413,6 +413,6 @@ class Watcher:
     def _heartbeat(self) -> Event:
         if self._pull.steps:
             return Status(self._pull.steps[-1])
-        if self._live:
-            return self._live[0].progress()
+        if self._pull.tracks:
+            return (self._live or self._pull.tracks)[0].progress()
         return Status(PULLING_MANIFEST)

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pauses import short_pauses
 from tests.support.pulling import Pulling
+from tests.support.trust import strangers, trust
+
+__all__ = ["short_pauses", "strangers", "trust"]
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import platformdirs
 import pytest
 
 from tests.support.components import lacking
+from tests.support.daemon import Daemon
 from tests.support.models import Blob, Model
 from towline.demo import seed, smollm2
 from towline.errors import TowlineError
@@ -16,6 +19,14 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients inside the test process ask the daemon itself, whatever proxy this machine uses."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def lasting_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon for all tests of a module: what one of them does to it must not harm the next."""
+    folder = tmp_path_factory.mktemp("lasting")
+    with Daemon(folder / "models", folder / "daemons") as daemon:
+        yield daemon
 
 
 @pytest.fixture(scope="session")

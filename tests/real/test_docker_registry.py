@@ -13,7 +13,7 @@ from tests.support.components import require
 from tests.support.daemon import Daemon
 from tests.support.docker_registry import DockerRegistry, Login
 from tests.support.events import check_sentence
-from tests.support.models import SYSTEM_LAYER, Blob, Model, crowd, generate, tiny
+from tests.support.models import SYSTEM_LAYER, Blob, Model, generate, tiny
 from towline.demo.seed import blob_path
 
 
@@ -67,15 +67,6 @@ def test_a_real_model_comes_and_opens(docker_registry: DockerRegistry, daemon: D
     assert listed["details"]["family"] == "llama"
 
 
-def test_a_model_of_very_many_layers_comes(docker_registry: DockerRegistry, daemon: Daemon) -> None:
-    model = crowd(150, seed=4)
-    name = docker_registry.push(model, "library/very-many")
-    docker_registry.reset()
-    daemon.pull(name, model=model)
-    check_stored(daemon.store, name, model)
-    assert len(docker_registry.blob_requests()) == len(model.blobs)
-
-
 def test_a_mirror_gives_the_model_under_its_own_name(
     docker_registry: DockerRegistry, daemon_factory: DaemonFactory
 ) -> None:
@@ -98,16 +89,16 @@ def test_a_pinned_manifest_comes(docker_registry: DockerRegistry, daemon: Daemon
     ["library/nobody-has-this", "library/there:nobody-has-this-tag", "library/Not-A-Name-For-It", "library/a..b"],
 )
 def test_what_the_registry_does_not_have_or_calls_no_name_is_not_found(
-    docker_registry: DockerRegistry, daemon: Daemon, name: str, stream: bool
+    docker_registry: DockerRegistry, lasting_daemon: Daemon, name: str, stream: bool
 ) -> None:
     docker_registry.push(tiny(), "library/there")
     whole = f"{docker_registry.host}/{name}"
-    answer = daemon.request("POST", "/api/pull", {"model": whole, "stream": stream})
+    answer = lasting_daemon.request("POST", "/api/pull", {"model": whole, "stream": stream})
     assert answer.status == 404, answer
     assert list(answer.json) == ["error"]
     check_sentence(answer.json["error"])
     assert name.partition(":")[0] in answer.json["error"]
-    assert not published(daemon.store)
+    assert not published(lasting_daemon.store)
 
 
 def test_a_registry_that_wants_a_login_says_so(daemon: Daemon, tmp_path: Path) -> None:

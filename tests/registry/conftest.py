@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.certificates import Authority
-from tests.support.components import require
+from tests.support.pauses import short_pauses
 from tests.support.registry import FaultRegistry
+from tests.support.trust import strangers, trust
 from towline.model.name import ModelName
 from towline.registry.client import Registry, Resolved
 from towline.settings import Settings
@@ -19,17 +19,7 @@ from towline.settings import Settings
 Resolve = Callable[..., Resolved]
 
 
-@pytest.fixture(scope="session")
-def strangers(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Another authority than the one that the servers of the tests have their certificates from."""
-    require("openssl")
-    return Authority.create(tmp_path_factory.mktemp("strangers"))
-
-
-@pytest.fixture(autouse=True)
-def trust(strangers: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One authority to trust instead of the system's hundred and fifty, which take 30 ms to read."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(strangers.ca))
+__all__ = ["short_pauses", "strangers", "trust"]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -562,9 +563,12 @@ class TestTls:
         self, resolve: Resolve, secure: FaultRegistry, authority: Authority, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
-        mirrors = (Mirror("models.example", f"https://127.0.0.2:{secure.port}"),)
-        with pytest.raises(RegistryError):
-            resolve("models.example/library/tiny", mirrors=mirrors)
+        real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: real("127.0.0.1", *rest))
+        mirrors = (Mirror("models.example", f"https://other.example:{secure.port}"),)
+        sentence = refused(resolve, "models.example/library/tiny", mirrors=mirrors, stall_timeout=600.0)
+        assert "certificate of other.example" in sentence
+        assert not secure.exchanges()
 
     def test_a_registry_that_redirects_from_https_to_http_is_refused(
         self,

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.pulling import Pulling
+from tests.support.trust import strangers, trust
+
+__all__ = ["strangers", "trust"]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -68,6 +69,24 @@ def test_a_lock_whose_file_was_removed_is_no_lock_for_those_who_come_after(tmp_p
     (tmp_path / "lock").unlink()
     assert other.acquire()
     other.release()
+    one.release()
+
+
+def test_a_lock_that_was_given_back_between_opening_its_file_and_locking_it_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    real = fcntl.flock
+
+    def after_its_holder_left(file: int, operation: int) -> None:
+        monkeypatch.undo()
+        path.unlink()
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_its_holder_left)
+    one, other = FileLock(path), FileLock(path)
+    assert one.acquire()
+    assert not other.acquire()
     one.release()
 
 

@@ -192,6 +192,24 @@ class TestForeignDeletions:
         once(Publication, "publish", before=lambda: shutil.rmtree(pulling.layout.blobs))
         pulling.pull(name, OLD)
 
+    def test_a_blob_that_two_pulls_wait_for_is_kept_for_the_slower_one(self, store_path: Path) -> None:
+        """The quicker one has published and cleaned up, and somebody deletes the blobs, before the slower publishes."""
+        store = Store(store_path)
+        manifest = Manifest.parse(OLD.manifest)
+        quick, slow = (store.publication(ModelName.parse(name), manifest) for name in ("quick", "slow"))
+        with quick, slow:
+            for blob, descriptor in zip(OLD.blobs, manifest.blobs, strict=True):
+                whole = store_path / "towline/staging" / blob.digest.hex / "whole"
+                whole.parent.mkdir()
+                whole.write_bytes(blob.data)
+                quick.fetched(descriptor)
+                slow.fetched(descriptor)
+            assert quick.publish() == []
+            for path in files_in(store_path / "blobs"):
+                path.unlink()
+            assert slow.publish() == []
+        assert all(store.has_blob(blob.digest, blob.size) for blob in OLD.blobs)
+
 
 class TestAtomicity:
     def test_the_manifest_comes_when_every_blob_is_there(

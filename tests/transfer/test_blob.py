@@ -107,29 +107,32 @@ class TestJudging:
         self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A thread is through with hashing; before it looks whether that was all, another hashes the rest."""
-        through, finished = threading.Event(), threading.Event()
-        real = BlobTransfer._step
+        through, judged, judged_twice = threading.Event(), threading.Event(), threading.Event()
+        real_step, real_finish = BlobTransfer._step, FolderStaging.finish
         data = DATA[: 2 * BLOCK_BYTES]
 
         def step(transfer: BlobTransfer) -> object:
-            answer = real(transfer)
+            answer = real_step(transfer)
             if answer is None and not through.is_set():
                 through.set()
-                finished.wait(20)
+                judged.wait(20)
             return answer
+
+        def finish(staging: FolderStaging) -> None:
+            (judged_twice if judged.is_set() else judged).set()
+            judged_twice.wait(0.3)
+            real_finish(staging)
 
         def second_half_waits(stream: MemoryStream) -> None:
             if stream.at >= BLOCK_BYTES:
                 through.wait(20)
 
         monkeypatch.setattr(BlobTransfer, "_step", step)
-        source = MemorySource(data, before_read=second_half_waits)
-        download = downloads.fetch(data, source)
-        download.over.wait(20)
-        finished.set()
+        monkeypatch.setattr(FolderStaging, "finish", finish)
+        download = downloads.fetch(data, MemorySource(data, before_read=second_half_waits))
         assert download.finish() == data
         gone(download)
-        assert download.staging.finished == 1
+        assert not judged_twice.is_set()
 
     def test_an_overtaken_connection_of_the_first_try_does_no_harm_to_the_second(self, downloads: Downloads) -> None:
         """The blob proves wrong while one stream of it still hangs; it wakes in the middle of the second try."""

@@ -118,9 +118,10 @@ def check_status(response: Response, what: str) -> None:
     if status in (200, 206):
         return
     if status == 408 or status == 429 or status >= 500:
-        words = "asks to wait" if status == 429 else "has a problem"
+        words = "asks to wait" if status == 429 else "has a problem of its own"
         raise SourceBusy(
-            f"{host} {words} (status {status})", retry_after=retry_after(response.headers.get("Retry-After"))
+            f"{host} {words} (status {status}); try again later",
+            retry_after=retry_after(response.headers.get("Retry-After")),
         )
     if status in (404, 410):
         raise SourceGone(f"{host} does not have {what} (status {status})")

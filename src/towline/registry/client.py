@@ -98,8 +98,7 @@ class Registry:
         if budget <= 0:
             return None
         asked = max((error.retry_after for error in busy if error.retry_after is not None), default=None)
-        wanted = asked if asked is not None else pause * random.uniform(0.75, 1.25)  # noqa: S311
-        return min(wanted, budget)
+        return min(max(asked or 0.0, pause * random.uniform(0.75, 1.25)), budget)  # noqa: S311
 
     def _manifest(self, call: Call, endpoint: Endpoint, name: ModelName) -> Manifest:
         if name.digest is None:
@@ -117,12 +116,12 @@ class Registry:
 
     def _fetched(self, call: Call, endpoint: Endpoint, name: ModelName, reference: str) -> Manifest:
         raw = self._raw(call, endpoint, name, reference)
-        entry = sole_entry(raw)
-        if entry is not None:
+        if reference.startswith("sha256:"):
+            # A pin is the manifest's: an index, even one with this digest, would let another manifest in.
+            _check_digest(raw, Digest.parse(reference), endpoint)
+        elif (entry := sole_entry(raw)) is not None:
             raw = self._raw(call, endpoint, name, str(entry))
             _check_digest(raw, entry, endpoint)
-        elif reference.startswith("sha256:"):
-            _check_digest(raw, Digest.parse(reference), endpoint)
         return Manifest.parse(raw)
 
     def _raw(self, call: Call, endpoint: Endpoint, name: ModelName, reference: str) -> bytes:

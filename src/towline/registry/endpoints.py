@@ -48,13 +48,14 @@ class Transport:
             return False
         if parts.scheme == "https":
             return True
-        if parts.scheme != "http" or (after is not None and after.startswith("https:")):
+        if parts.scheme != "http" or (after is not None and urlsplit(after).scheme == "https"):
             return False
         return self.is_plain(parts.hostname, port)
 
     def is_plain(self, host: str, port: int | None) -> bool:
         """Whether plain HTTP is meant for this host."""
-        names = {host, f"{host}:{port or 80}"} if port in (None, 80) else {f"{host}:{port}", host}
+        bare = f"[{host}]" if ":" in host else host
+        names = {bare, f"{bare}:{port or 80}"}
         return is_loopback(host) or not names.isdisjoint(self.plain)
 
 
@@ -73,7 +74,7 @@ def is_loopback(host: str) -> bool:
 def transport(settings: Settings) -> Transport:
     """The rule that follows from the configuration: plain hosts, and mirrors written `http://`."""
     mirrors = (urlsplit(mirror.url) for mirror in settings.mirrors)
-    named = {url.netloc.lower() for url in mirrors if url.scheme == "http"}
+    named = {url.netloc.lower() if url.port else f"{url.netloc.lower()}:80" for url in mirrors if url.scheme == "http"}
     return Transport(frozenset(settings.plain_http) | named)
 
 

@@ -331,7 +331,8 @@ def _translated(error: Exception, host: str) -> SourceBusy | SourceGone:
         why = untrusted.verify_message or "verification failed"
         return SourceGone(f"the TLS certificate of {host} cannot be trusted ({why}); check the system's certificates")
     if any(isinstance(link, NameResolutionError) for link in links):
-        return SourceBusy(f"the name {host} cannot be resolved; check it and the network", refused=True)
+        unknown = any(isinstance(link, socket.gaierror) and link.errno == socket.EAI_NONAME for link in links)
+        return SourceBusy(f"the name {host} cannot be resolved; check it and the network", refused=unknown)
     if any(isinstance(link, ConnectionRefusedError) or "refused" in str(link) for link in links):
         return SourceBusy(f"{host} refuses connections; check the address, and that it runs", refused=True)
     if any(isinstance(link, (TimeoutError, UrlTimeoutError)) for link in links):

@@ -10,11 +10,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 
 class _OnlyOurFaults(logging.Filter):
-    """Lets through what the operator can act on: bytes that are not HTTP are the fault of who sent them."""
+    """Lets through what the operator can act on: not bytes that are not HTTP, nor clients that went away."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)
+        return not isinstance(error, HttpProcessingError | ConnectionError)
 
 
 def configure() -> None:

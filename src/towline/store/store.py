@@ -13,6 +13,7 @@ from towline.errors import InvalidManifest, InvalidName, StoreError, store_error
 from towline.model.digest import Digest
 from towline.model.manifest import MODEL_LAYER, Manifest
 from towline.model.name import ModelName
+from towline.store.durable import make_folders
 from towline.store.layout import Layout
 from towline.store.publication import Publication
 from towline.store.staging import has_file
@@ -60,7 +61,7 @@ class Store:
     def _make_folders(self) -> None:
         layout = self._layout
         for folder in (layout.blobs, layout.manifests):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folders(folder)
         for folder in (layout.staging, layout.pins, layout.locks):
             folder.mkdir(parents=True, exist_ok=True)
         probe = layout.own / f".probe-{uuid.uuid4().hex}"

@@ -34,11 +34,18 @@ from towline.transfer.slots import Slots
 INLINE_BYTES = 4 << 20
 """Blobs up to this size are hashed by the thread that receives them: handing them over would cost more."""
 
+LEAD_BYTES = 64 << 20
+"""How far what arrives may be ahead of the hash. Where the hash is what a download waits for, to receive any faster
+only takes the processor from it, and leaves a long wait after the last byte.
+"""
+
 FLUSH_SECONDS = 0.5
 """A block that fills slower than this is written as far as it is: progress shows, and little is lost to a crash."""
 
 WRITEBACK_BYTES = 16 << 20
 """Hashed bytes after which the disk is asked to begin writing them."""
+
+_HASH_PAUSE = 0.004
 
 LOOK_AGAIN = 0.25
 """Seconds between two looks at what only another process, or time itself, changes."""
@@ -114,9 +121,11 @@ class BlobTransfer:
         self._closed = False
         self._ready_at = 0.0
         self._streams: dict[Segment, ByteStream] = {}
+        self._fed_by: dict[Segment, Health] = {}
         self._next_look = 0.0
         self._last_byte = 0.0
         self._last_error: SourceError | None = None
+        self._recovered_to = 0
         self._inherited = False
         self._written_back = 0
         self._over = threading.Event()
@@ -201,9 +210,12 @@ class BlobTransfer:
                 return min(health, deadline)
             return now if self._turn_back() else self._hopeless()
         segment = self._next_segment(health, now)
-        self._cancel_overtaken()
+        slow = self._cancel_overtaken()
         if segment is None:
             return now + LOOK_AGAIN if plan.active else NEVER
+        slow |= {self._fed_by[silent] for silent in plan.silent(now) if silent in self._fed_by}
+        health = self._spare(slow, health, now) if len(self._allowed) > 1 else health
+        self._fed_by[segment] = health
         self._busy += 1
         self._slots.take(str(health.source))
         return lambda buffer: self._fetch(plan, segment, health, buffer)
@@ -212,17 +224,26 @@ class BlobTransfer:
         plan, pace = self._plan, self._pace
         if not health.source.ranged:
             return plan.next(now, whole=True) if not plan.active else None
-        allowed = min(pace.connections + plan.silent(now), self._limits.connections)
+        allowed = min(pace.connections + len(plan.silent(now)), self._limits.connections)
         if len(plan.active) < allowed:
             return plan.next(now, typical=pace.typical)
         if self._rates:
             return None  # connections that wait for the limit are not slow
         return plan.rescue(now, typical=pace.typical) if len(plan.active) <= self._limits.connections else None
 
-    def _cancel_overtaken(self) -> None:
-        for segment, stream in self._streams.items():
-            if segment.remaining == 0:
-                stream.cancel()
+    def _cancel_overtaken(self) -> set[Health]:
+        """Tells the sources whose connections were too slow."""
+        late = [segment for segment in self._streams if segment.overtaken]
+        for segment in late:
+            self._streams[segment].cancel()
+        return {self._fed_by[segment] for segment in late}
+
+    def _spare(self, slow: set[Health], chosen: Health, now: float) -> Health:
+        """Another source than those that are slow now, where there is one that may be asked."""
+        for health in slow:
+            health.hangs(now)
+        other = pick([health for health in self._allowed if self._slots.free(str(health.source))], now)
+        return other if chosen in slow and isinstance(other, Health) and other.source.ranged else chosen
 
     def _stalled(self) -> TowlineError:
         why = str(self._last_error or f"{self._sources[0].source} sends nothing")
@@ -298,6 +319,7 @@ class BlobTransfer:
             self._inherited = bool(extents)
             self._plan = Plan(self.size, [*extents, *((block.start, block.stop) for block in blocks)])
             self._front = Front(blocks)
+            self._recovered_to = max((stop for _, stop in self._plan.done), default=0)
             self._last_byte = self._ready_at = time.monotonic()
             if self._state is _State.PREPARING:
                 self._state = _State.ACTIVE
@@ -317,6 +339,7 @@ class BlobTransfer:
         now = time.monotonic()
         with self._lock:
             self._streams.pop(segment, None)
+            self._fed_by.pop(segment, None)
             self._slots.give_back(str(health.source))
             plan.release(segment)
             if not plan.active:
@@ -360,6 +383,7 @@ class BlobTransfer:
                     if filled >= min(BLOCK_BYTES, segment.remaining) or now - written >= FLUSH_SECONDS:
                         length, filled, written = filled, 0, now
                         self._write(plan, segment, health, buffer, length)
+                        self._hold_to_hash()
             finally:
                 if filled:
                     self._write(plan, segment, health, buffer, filled)
@@ -370,6 +394,20 @@ class BlobTransfer:
             raise Cancelled("the download was stopped")
         if pause:
             self._last_byte = time.monotonic()
+
+    def _hold_to_hash(self) -> None:
+        while self._lead() > LEAD_BYTES:
+            if self._over.wait(_HASH_PAUSE):
+                raise Cancelled("the download was stopped")
+            self._last_byte = time.monotonic()
+
+    def _lead(self) -> int:
+        """Bytes that came and that the hash could take. What an earlier run left does not count: it was not received
+        too fast, and the hash may have to wait for the disk.
+        """
+        with self._lock:
+            position = self._front.position
+            return self._plan.done.run_from(position) - position if position >= self._recovered_to else 0
 
     def _note(self, count: int, now: float) -> None:
         with self._lock:

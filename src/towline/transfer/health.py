@@ -11,6 +11,7 @@ from towline.transfer.protocols import BlobSource
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 4.0
 MAX_LIES = 2
+HANG_PAUSE = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -60,14 +61,15 @@ class Health:
             self._refused_since = None
         if now < self.not_before:
             return  # its connections fail together: that is one failure
-        if error.retry_after is not None:
-            self.not_before = now + error.retry_after
-            return
         pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE) * random.uniform(0.75, 1.25)  # noqa: S311
         if error.refused and self._refused_since is not None:
             pause = min(pause, 1.0, max(self._refused_since + self.refused_timeout - now, 0.0))
-        self.not_before = now + pause
+        self.not_before = now + max(pause, error.retry_after or 0.0)
         self._failures = min(self._failures + 1, 8)
+
+    def hangs(self, now: float) -> None:
+        """A connection to it fell silent or crawls: it is asked again when the others have had their turn."""
+        self.not_before = max(self.not_before, now + HANG_PAUSE)
 
 
 def pick(sources: list[Health], now: float) -> Health | float | None:

@@ -82,16 +82,17 @@ class Segment:
     """Bytes [pos, stop) that one connection is after. The plan moves both ends; the connection reads them.
 
     `received` counts the bytes that arrived, also those that were not written yet. `patience` is the age in seconds
-    from which another connection may take all of it over.
+    from which another connection may take all of it over, `overtaken` that one has.
     """
 
-    __slots__ = ("_base", "_base_at", "_rate", "patience", "pos", "received", "started", "stop")
+    __slots__ = ("_base", "_base_at", "_rate", "overtaken", "patience", "pos", "received", "started", "stop")
 
     def __init__(self, pos: int, stop: int, now: float, patience: float = _PATIENCE) -> None:
         self.pos = pos
         self.stop = stop
         self.started = now
         self.patience = patience
+        self.overtaken = False
         self.received = 0
         self._base = 0
         self._base_at = now
@@ -166,9 +167,9 @@ class Plan:
         late = min(slow, key=lambda segment: segment.pos, default=None)
         return self._take_over(late, late.pos, now) if late is not None else None
 
-    def silent(self, now: float) -> int:
-        """How many segments have brought nothing for a while: they are waited for, but not by the whole transfer."""
-        return sum(now - segment.started > _SILENT_AGE and segment.rate(now) == 0 for segment in self.active)
+    def silent(self, now: float) -> list[Segment]:
+        """The segments that have brought nothing for a while: they are waited for, but not by the whole transfer."""
+        return [s for s in self.active if now - s.started > _SILENT_AGE and s.rate(now) == 0]
 
     def claim(self, segment: Segment, count: int) -> tuple[int, int]:
         """The next `count` bytes of the segment are about to be written: where, and how many of them may be.
@@ -210,6 +211,7 @@ class Plan:
         # Twice the patience for who takes all: else a server that is slow to begin is never given the time.
         patience = 2 * victim.patience if at == victim.pos else _PATIENCE
         stop, victim.stop = victim.stop, at
+        victim.overtaken = at == victim.pos
         return self._begin(at, stop, now, patience)
 
     def _split(self, now: float) -> Segment | None:
