@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+_TRIES = 1000
 
 
 def sync_folder(path: Path) -> None:
@@ -70,16 +71,36 @@ def _stands_for(target: Path, wanted: os.stat_result) -> bool:
 
 
 def write_file(path: Path, data: bytes, tmp: Path) -> None:
-    """Writes a file durably and in one step; `tmp` is a folder on the same file system. Raises OSError."""
+    """Writes a file durably and in one step; `tmp` is a folder on the same file system. Raises OSError.
+
+    The folders that it stands in are made at the last moment, and again where another program removes them as empty.
+    """
     beside = tmp / uuid.uuid4().hex
     try:
         with open(beside, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(beside, path)
+        made = _move(beside, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)
         raise
-    sync_folder(path.parent)
+    for folder in {path, *made}:
+        sync_folder(folder.parent)
+
+
+def _move(source: Path, target: Path) -> set[Path]:
+    """Renames into a folder that others remove while it is empty; returns the folders that had to be made for it."""
+    made: set[Path] = set()
+    for tries_left in reversed(range(_TRIES)):
+        made.update(folder for folder in target.parents if not folder.is_dir())
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(source, target)
+        except FileNotFoundError:
+            if not tries_left or not source.exists():
+                raise
+        else:
+            break
+    return made

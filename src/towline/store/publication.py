@@ -166,19 +166,12 @@ class Publication:
         return self.staged(blob).place(path) or has_file(path, blob.size)
 
     def _write_manifest(self, path: Path) -> None:
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                make_folders(path.parent)
-                write_file(path, self._manifest.raw, self._tmp_for(path))
-            except FileNotFoundError:  # an Ollama removes empty folders of manifests
-                if not tries_left:
-                    raise
-            else:
-                return
+        make_folders(self._layout.manifests)
+        write_file(path, self._manifest.raw, self._tmp_for_manifests())
 
-    def _tmp_for(self, path: Path) -> Path:
+    def _tmp_for_manifests(self) -> Path:
         """A folder to rename a manifest from: on its file system, and not where an Ollama looks for tags."""
-        if path.parent.stat().st_dev == self._pins.stat().st_dev:
+        if self._layout.manifests.stat().st_dev == self._pins.stat().st_dev:
             return self._pins
         tmp = self._layout.manifests / ".towline"
         tmp.mkdir(exist_ok=True)
