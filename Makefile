@@ -3,7 +3,7 @@ PYTHON ?= python3
 REQUIREMENTS ?= requirements/dev.txt
 BIN := .venv/bin
 
-.PHONY: setup demo test check format lock clean bench chaos
+.PHONY: setup demo test check format lock clean bench profile
 
 setup: .venv/.ready
 
@@ -21,6 +21,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+profile: setup
+	$(BIN)/python -m bench.profile $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)

@@ -8,8 +8,8 @@ from typing import Any
 from towline.cli import options
 
 _DESCRIPTION = """\
-Answers Ollama's model API (pull, list, show and so on), and serves its models
-to other machines as a registry (/v2/). Ends on Ctrl-C; what a pull has brought
+Answers Ollama's API for pulling and listing models, and serves its models to
+other machines as a registry (/v2/). Ends on Ctrl-C; what a pull has brought
 by then is kept.
 """
 
