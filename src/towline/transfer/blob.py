@@ -113,7 +113,7 @@ class BlobTransfer:
         self._file = -1
         self.found = size if staging.is_whole() else 0
         if not self.found and size > BLOCK_BYTES:
-            self.found = min(followed_bytes(staging.journal_path, size, digest) or staging.promised(), size - 1)
+            self.found = min(followed_bytes(staging.journal_path, size, digest) + staging.promised(), size - 1)
         self._shown = self.found
         self._busy = 0
         self._hashing = False
