@@ -3,7 +3,7 @@ PYTHON ?= python3
 REQUIREMENTS ?= requirements/dev.txt
 BIN := .venv/bin
 
-.PHONY: setup demo test check format lock clean bench profile
+.PHONY: setup demo test check format lock clean bench profile chaos
 
 setup: .venv/.ready
 
@@ -27,6 +27,9 @@ profile: setup
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
+
+chaos: setup
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towline.errors import InvalidRequest
-from towline.settings import Listen, Mirror, Settings, parse_mirrors
+from towline.settings import Listen, Mirror, Settings, parse_mirrors, parse_rate
 
 
 class TestListen:
@@ -125,6 +125,39 @@ class TestMirrors:
         assert "secret" not in str(caught.value)
 
 
+class TestRates:
+    @pytest.mark.parametrize(
+        ("text", "rate"),
+        [
+            ("20MB/s", 20e6),
+            ("20 MB/s", 20e6),
+            (" 512k ", 512e3),
+            ("1.5 MiB/s", 1.5 * (1 << 20)),
+            ("1024", 1024),
+            ("1g", 1e9),
+            ("2GiB", 2 << 30),
+            ("100Mbit/s", 12.5e6),
+            ("100 mbit", 12.5e6),
+            ("100Mbps", 12.5e6),
+            ("100MBps", 100e6),
+        ],
+    )
+    def test_a_bandwidth_is_read_as_people_write_it(self, text: str, rate: float) -> None:
+        assert parse_rate(text, "it") == rate
+
+    @pytest.mark.parametrize(
+        "text", ["", "0", "fast", "-5MB/s", "1e6", "100", "5 bit/s", "20TB/s", "MB/s", "inf", "٣k"]
+    )
+    def test_anything_else_is_refused_with_what_it_was_for(self, text: str) -> None:
+        with pytest.raises(InvalidRequest, match="TOWLINE_MAX_RATE is"):
+            parse_rate(text, "TOWLINE_MAX_RATE")
+
+    @given(st.text())
+    def test_any_text_is_a_bandwidth_or_raises_invalid_request_and_nothing_else(self, text: str) -> None:
+        with contextlib.suppress(InvalidRequest):
+            assert parse_rate(text, "it") >= 1000
+
+
 class TestEnvironment:
     def test_nothing_set_means_the_defaults(self) -> None:
         assert Settings.from_environ({}) == Settings()
@@ -141,6 +174,9 @@ class TestEnvironment:
                 "TOWLINE_SERVE_REGISTRY": "0",
                 "TOWLINE_CONNECTIONS": "4",
                 "TOWLINE_CONNECTIONS_PER_BLOB": "2",
+                "TOWLINE_CONNECTIONS_PER_HOST": "3",
+                "TOWLINE_MAX_RATE": "1MB/s",
+                "TOWLINE_WRITEBACK": "off",
                 "TOWLINE_STALL_TIMEOUT": "2.5",
                 "TOWLINE_STAGING_TTL": "0",
             }
@@ -155,6 +191,9 @@ class TestEnvironment:
             serve_registry=False,
             connections=4,
             connections_per_blob=2,
+            connections_per_host=3,
+            max_rate=1e6,
+            writeback=False,
             stall_timeout=2.5,
             staging_ttl=0,
         )

@@ -195,6 +195,7 @@ class Pull:
             if publication.unused:
                 self._reach(REMOVING_UNUSED)
                 publication.remove_unused()
+            publication.restore()
         self.model = self._store.find(name)
         self._reach(SUCCESS)
 

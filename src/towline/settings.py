@@ -105,7 +105,7 @@ def parse_rate(text: str, what: str) -> float:
     Raises InvalidRequest, naming `what`, for anything else and for less than a kilobyte a second.
     """
     match = re.fullmatch(
-        r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([kmg]i?)?(b|byte|bytes|bit|bits)?(/s|ps)?\s*", text, re.IGNORECASE
+        r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([kmg]i?)?(b|byte|bytes|bit|bits)?(/s|ps)?\s*", text, re.IGNORECASE | re.ASCII
     )
     rate = 0.0
     if match is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.models import Model
+from tests.support.models import Blob, Model
 from towline.demo.seed import blob_path, manifest_path
 
 
@@ -19,3 +19,8 @@ def published(store: Path) -> list[Path]:
     """Every manifest and every blob that a reader of the store would find."""
     manifests = [path for path in store.glob("manifests/**/*") if path.is_file()]
     return manifests + [path for path in store.glob("blobs/*") if path.is_file()]
+
+
+def holds(store: Path, blob: Blob) -> bool:
+    """Whether a reader of the store would find this blob."""
+    return blob_path(store, blob.digest).exists()

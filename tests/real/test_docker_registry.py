@@ -14,7 +14,7 @@ from tests.support.daemon import Daemon
 from tests.support.docker_registry import DockerRegistry, Login
 from tests.support.events import check_sentence
 from tests.support.models import SYSTEM_LAYER, Blob, Model, generate, tiny
-from towline.demo.seed import blob_path
+from towline.demo.seed import blob_path, manifest_path
 
 
 def test_every_byte_comes(docker_registry: DockerRegistry, daemon: Daemon) -> None:
@@ -76,11 +76,11 @@ def test_a_mirror_gives_the_model_under_its_own_name(
     check_stored(daemon.store, "registry.ollama.ai/library/mirrored:1b", tiny(5))
 
 
-def test_a_pinned_manifest_comes(docker_registry: DockerRegistry, daemon: Daemon) -> None:
+def test_a_pinned_manifest_comes(docker_registry: DockerRegistry, lasting_daemon: Daemon) -> None:
     name = docker_registry.push(tiny(6), "library/pinned")
     docker_registry.push(tiny(7), "library/pinned")
-    daemon.pull(f"{name}@{tiny(6).digest}", model=tiny(6))
-    check_stored(daemon.store, name, tiny(6))
+    lasting_daemon.pull(f"{name}@{tiny(6).digest}", model=tiny(6))
+    check_stored(lasting_daemon.store, name, tiny(6))
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "at once"])
@@ -98,7 +98,7 @@ def test_what_the_registry_does_not_have_or_calls_no_name_is_not_found(
     assert list(answer.json) == ["error"]
     check_sentence(answer.json["error"])
     assert name.partition(":")[0] in answer.json["error"]
-    assert not published(lasting_daemon.store)
+    assert not manifest_path(lasting_daemon.store, whole).exists()
 
 
 def test_a_registry_that_wants_a_login_says_so(daemon: Daemon, tmp_path: Path) -> None:

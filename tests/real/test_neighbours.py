@@ -68,13 +68,6 @@ def test_models_of_two_hosts_with_one_name_are_told_apart(
     assert not docker_registry.requests("GET", "/same-name/")
 
 
-def test_a_mirror_is_told_which_host_it_stands_for(daemon_factory: DaemonFactory, registry: FaultRegistry) -> None:
-    registry.add(tiny(), "team/tiny")
-    daemon = daemon_factory(environment=mirrors(registry.url, host="models.example:5000"))
-    daemon.pull("models.example:5000/team/tiny", model=tiny())
-    assert {each.query.get("ns") for each in registry.exchanges()} == {"models.example:5000"}
-
-
 @pytest.mark.parametrize("neighbour", ["is down", "does not have the model"])
 def test_a_neighbour_that_cannot_help_is_passed_over(
     daemon_factory: DaemonFactory, registry: FaultRegistry, first: Daemon, neighbour: str
@@ -99,15 +92,6 @@ def test_a_blob_that_is_damaged_at_the_neighbour_comes_from_the_registry(
     second = daemon_factory(environment=mirrors(first.url, registry.url))
     second.pull("damaged", model=model)
     check_stored(second.store, "damaged", model)
-
-
-def test_a_model_that_nobody_has_is_not_found(
-    daemon_factory: DaemonFactory, registry: FaultRegistry, first: Daemon
-) -> None:
-    second = daemon_factory(environment=mirrors(first.url, registry.url))
-    answer = second.request("POST", "/api/pull", {"model": "nobody-has-this"})
-    assert answer.status == 404
-    assert "nobody-has-this" in answer.json["error"]
 
 
 def test_a_new_version_at_the_neighbour_costs_what_changed(

@@ -57,6 +57,17 @@ class TestAfterAPull:
             assert stat.S_IMODE(status.st_mode) == 0o644
             assert abs(time.time() - status.st_mtime) < 300
 
+    def test_blobs_can_be_read_by_everybody_whatever_the_mask_of_the_process(
+        self, registry: FaultRegistry, pulling: Pulling
+    ) -> None:
+        name = registry.add(MODEL, "library/tiny")
+        before = os.umask(0o077)
+        try:
+            pulling.pull(name, MODEL)
+        finally:
+            os.umask(before)
+        assert {stat.S_IMODE(pulling.layout.blob(blob.digest).stat().st_mode) for blob in MODEL.blobs} == {0o644}
+
     def test_a_blob_that_was_there_is_as_new_as_the_pull_that_uses_it(
         self, registry: FaultRegistry, pulling: Pulling, name: str
     ) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +28,8 @@ from towline.store.staging import StagedBlob, has_file
 
 _DIGESTS = re.compile(rb"sha256:([0-9a-f]{64})")
 _TRIES = 5
+_WRITTEN_BACK = 120.0
+"""Seconds after which a file system has written what it was given, whether it was asked to or not: most take 30."""
 
 
 class Publication:
@@ -109,6 +112,16 @@ class Publication:
         except OSError as error:
             raise store_error(error) from None
 
+    def restore(self) -> None:
+        """Puts back what was removed since the manifest stands: an Ollama may have read the manifests before that, and
+        remove only now. The last act of a pull, before it lets go of its pins.
+        """
+        try:
+            if absent := self._absent():
+                self._place(absent)
+        except OSError as error:
+            raise store_error(error) from None
+
     @property
     def unused(self) -> bool:
         """Whether publishing replaced layers that nothing else uses."""
@@ -123,7 +136,9 @@ class Publication:
             raise store_error(error) from None
 
     def _publish(self) -> list[Descriptor]:
-        if _read(self._layout.manifest(self._name)) == self._manifest.raw and not self._absent():
+        path = self._layout.manifest(self._name)
+        if _read(path) == self._manifest.raw and not self._absent():
+            self._make_last(path)
             return []
         missing = self._place(self._manifest.blobs)
         if missing:
@@ -176,6 +191,13 @@ class Publication:
         tmp = self._layout.manifests / ".towline"
         tmp.mkdir(exist_ok=True)
         return tmp
+
+    def _make_last(self, path: Path) -> None:
+        """A manifest that stands since a moment: whoever wrote it may have been killed before it was made to last."""
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime < _WRITTEN_BACK:
+                for folder in path.relative_to(self._layout.manifests).parents:
+                    sync_folder(self._layout.manifests / folder)
 
     def _absent(self) -> list[Descriptor]:
         return [b for b in self._manifest.blobs if not has_file(self._layout.blob(b.digest), b.size)]

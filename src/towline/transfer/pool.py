@@ -20,6 +20,9 @@ from towline.transfer.slots import Slots
 _LOOK_AHEAD = 32
 """How many transfers of one pull are compared for the next free thread: more than there are threads to share."""
 
+_LAST_WORD = 0.1
+"""Seconds that each hashing thread gets at the end, however long the receiving ones took: one block at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -95,6 +98,7 @@ class Pool:
         self._hash_idle = 0
         self._hash_threads: list[threading.Thread] = []
         self._closed = False
+        self._nothing_comes = False
 
     def fetch(self, wanted: Sequence[Wanted], owner: Hashable, *, rate: Rate | None = None) -> list[Handle]:
         """Begins the transfers of these blobs, or joins those that are under way; a handle for each, in order.
@@ -146,11 +150,14 @@ class Pool:
             self._wake.notify_all()
         for transfer in transfers:
             transfer.cancel()
-        with self._hash_wake:
-            self._hash_wake.notify_all()
         deadline = time.monotonic() + timeout
-        for thread in (*self._workers, *self._hash_threads):
+        for thread in self._workers:
             thread.join(max(0.0, deadline - time.monotonic()))
+        with self._hash_wake:
+            self._nothing_comes = True  # only now: a receiving thread hands what it wrote to one that hashes
+            self._hash_wake.notify_all()
+        for thread in self._hash_threads:
+            thread.join(max(_LAST_WORD, deadline - time.monotonic()))
 
     def _let_go(self, transfer: BlobTransfer) -> None:
         with self._wake:
@@ -252,7 +259,7 @@ class Pool:
             self._to_hash.append(transfer)
             if self._hash_idle:
                 self._hash_wake.notify()
-            elif len(self._hash_threads) < self._hashers and not self._closed:
+            elif len(self._hash_threads) < self._hashers and not self._nothing_comes:
                 self._hash_threads.append(_start(self._hash, f"towline-hash-{len(self._hash_threads)}"))
 
     def _hash(self) -> None:
@@ -260,7 +267,7 @@ class Pool:
         while True:
             with self._hash_wake:
                 while not self._to_hash:
-                    if self._closed:
+                    if self._nothing_comes:
                         return
                     self._hash_idle += 1
                     self._hash_wake.wait()
