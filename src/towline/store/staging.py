@@ -98,12 +98,22 @@ class StagedBlob:
             file = os.open(self.data_path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 os.fchmod(file, 0o644)
-                os.fsync(file)
+                self._sync(file)
             finally:
                 os.close(file)
             os.rename(self.data_path, self._whole)
         except OSError as error:
             raise store_error(error) from None
+
+    def _sync(self, file: int) -> None:
+        """After a sync that failed nothing here can be believed: the system may have given up bytes that it still
+        shows, and the next sync would not tell of them (https://wiki.postgresql.org/wiki/Fsync_Errors).
+        """
+        try:
+            os.fsync(file)
+        except OSError:
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """Removes what is here."""
