@@ -13,7 +13,7 @@ import msgspec
 from tests.support.daemon import Usage
 
 from towline.model.name import ModelName
-from towline.pull import Puller
+from towline.puller import Puller
 from towline.settings import Settings, parse_mirrors
 
 MODEL = "big"

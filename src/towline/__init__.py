@@ -16,9 +16,7 @@ Everything is loaded when it is first used: `import towline` alone costs next to
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,17 +64,6 @@ _HOMES = {
     **dict.fromkeys(("Model", "astream", "pull", "stream"), "towline.api"),
     **dict.fromkeys(("Event", "Progress", "Status"), "towline.model.events"),
 }
-
-
-class _Package(ModuleType):
-    """Keeps `towline.pull` the function: importing the module of that name would put itself in its place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in __all__ and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:

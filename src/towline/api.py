@@ -9,20 +9,19 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from towline.changes import Changes
 from towline.errors import InvalidRequest, NotFound
 from towline.model.events import Event
 from towline.model.manifest import LICENSE_LAYER, PARAMS_LAYER, PROJECTOR_LAYER, TEMPLATE_LAYER
 from towline.model.name import ModelName
-from towline.pull import Puller, Watcher
+from towline.puller import Puller
 from towline.settings import Settings
 from towline.store.store import Store, StoredModel
-
-_SAMPLE = 0.1
-"""Seconds between two looks at a pull's counters."""
+from towline.watching import Watcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,25 +110,17 @@ def astream(name: str, *, models: str | os.PathLike[str] | None = None) -> Async
 
 
 async def _astream(settings: Settings, name: ModelName) -> AsyncGenerator[Event, None]:
-    loop, changed = asyncio.get_running_loop(), asyncio.Event()
-
-    def wake() -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
-            loop.call_soon_threadsafe(changed.set)
-
     puller = _pullers.take(settings)
     try:
         with puller.join(name) as watcher:
-            watcher.on_change(wake)
+            changes = Changes(watcher)
             finished = False
             while not finished:
-                changed.clear()
                 finished = watcher.finished  # before the poll, which so has the last events
                 for event in watcher.poll():
                     yield event
                 if not finished:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), _SAMPLE)
+                    await changes.wait(watcher.sample)
             if watcher.error is not None:
                 raise watcher.error
     finally:

@@ -38,15 +38,15 @@ def test_importing_it_loads_nothing() -> None:
 
 
 def test_a_version_loads_no_more() -> None:
-    loaded = run("import sys, towline; towline.__version__; print('towline.pull' in sys.modules)")
+    loaded = run("import sys, towline; towline.__version__; print('towline.puller' in sys.modules)")
     assert loaded == "False"
 
 
 @pytest.mark.parametrize(
     "before",
     [
-        "from towline.pull import Puller",
-        "import towline.pull",
+        "from towline.puller import Puller",
+        "import towline.puller",
         "import towline; towline.pull",
         "import towline.api",
         "",

@@ -54,7 +54,7 @@ def main() -> None:
     from towline.errors import TowlineError
     from towline.model.events import Failed, encode
     from towline.model.name import ModelName
-    from towline.pull import Puller
+    from towline.puller import Puller
     from towline.settings import Settings
 
     puller = Puller(Settings.from_environ(os.environ))

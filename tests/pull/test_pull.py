@@ -370,14 +370,14 @@ class TestCancelling:
         name = registry.add(model, "library/model")
         registry.fail(blob(model.weights), Stall(after=MIB), times=1)
         one = pulling.start(name).until_completed(model.weights, MIB)
-        pull = one.watcher._pull
-        cancel, joined = pull.cancel, []
+        course = one.watcher._course
+        cancel, joined = course._tell_deserted, []
 
         def join_first() -> None:
             joined.append(pulling.start(name))
             cancel()
 
-        monkeypatch.setattr(pull, "cancel", join_first)
+        monkeypatch.setattr(course, "_tell_deserted", join_first)
         one.close()
         joined[0].finish(model)
 

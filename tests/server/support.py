@@ -21,7 +21,7 @@ from tests.support.models import Model
 from towline.errors import TowlineError
 from towline.model.events import Event
 from towline.model.name import ModelName
-from towline.pull import Puller
+from towline.puller import Puller
 from towline.server.app import create_app
 from towline.server.serve import runner_of
 from towline.settings import Settings

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from towline.model.name import ModelName
-from towline.pull import Puller
+from towline.puller import Puller
 from towline.settings import Settings
 
 CALLS = ("mkdir", "link", "rename", "unlink", "rmdir", "fsync", "pwrite", "ftruncate", "utime")

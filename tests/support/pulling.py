@@ -16,9 +16,10 @@ from tests.support.models import Blob, Model
 from towline.errors import TowlineError
 from towline.model.events import Event, Progress
 from towline.model.name import ModelName
-from towline.pull import Puller, Watcher
+from towline.puller import Puller
 from towline.settings import Settings
 from towline.store.layout import Layout
+from towline.watching import Watcher
 
 PATIENCE = 30.0
 """Seconds after which a test stops to wait for what should happen at once."""

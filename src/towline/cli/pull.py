@@ -90,7 +90,7 @@ def _source(settings: Settings, max_rate: str | None) -> Iterator[Source]:
         return
     from towline.cli import logs
     from towline.model.name import ModelName
-    from towline.pull import Puller
+    from towline.puller import Puller
 
     logs.configure()
     with closing(Puller(settings)) as puller:

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from towline._version import __version__
-from towline.pull import Puller
+from towline.puller import Puller
 from towline.server import info, models, pull, registry
 from towline.server.errors import MAX_BODY_BYTES, Handler, Refused, errors, is_registry
 from towline.server.origins import Policy, cors_headers, is_loopback, preflight_headers, single

@@ -1,4 +1,4 @@
-"""`POST /api/pull` (section 1 of the contract), and the adapter where the core's threads meet the event loop."""
+"""`POST /api/pull` (section 1 of the contract)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import msgspec
 from aiohttp import HttpVersion11, web
 
+from towline.changes import Changes
 from towline.errors import InvalidRequest
 from towline.model.events import Failed, encode
 from towline.model.name import ModelName
-from towline.pull import Puller, Watcher
+from towline.puller import Puller
 from towline.server.body import read_json
 from towline.server.errors import refusal
 from towline.settings import parse_rate
+from towline.watching import Watcher
 
 HOLD_BACK = 4.0
 """Seconds for which the status line waits for the manifest: clients' default read timeout is five (contract)."""
@@ -46,27 +48,6 @@ class PullRequest(msgspec.Struct):
         if not text:
             raise InvalidRequest(f"the request names no model; send one as in {EXAMPLE}")
         return ModelName.parse(text)
-
-
-class Changes:
-    """Wakes the event loop when a watcher's thread says that something changed."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
-        watcher.on_change(self._notify)
-
-    def _notify(self) -> None:
-        # The loop may be closed already: then nobody waits any more.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._changed.set)
-
-    async def wait(self, seconds: float) -> None:
-        """Returns at the next change, or after this time."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        self._changed.clear()
 
 
 def routes(puller: Puller) -> list[web.RouteDef]:

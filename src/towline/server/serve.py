@@ -16,7 +16,7 @@ from aiohttp import web
 
 from towline._version import __version__
 from towline.errors import TowlineError
-from towline.pull import Puller
+from towline.puller import Puller
 from towline.server import logs
 from towline.server.app import create_app
 from towline.settings import Listen, Settings

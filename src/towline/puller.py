@@ -1,0 +1,205 @@
+"""Pulling a model: the whole story."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+
+from towline.errors import Cancelled, StoreError, TowlineError
+from towline.model.events import REMOVING_UNUSED, SUCCESS, VERIFYING, WRITING_MANIFEST
+from towline.model.manifest import Descriptor, Manifest
+from towline.model.name import ModelName
+from towline.registry.client import Registry, Resolved
+from towline.settings import Settings
+from towline.store.publication import Publication
+from towline.store.store import Store
+from towline.transfer.blob import Limits
+from towline.transfer.pool import Handle, Pool, Wanted
+from towline.transfer.rate import Rate
+from towline.watching import Course, Track, Watcher
+
+MAX_PULLS = 32
+"""Pulls that run at once, each on a thread of its own that mostly sleeps; further ones wait for their turn."""
+
+_REFETCHES = 3
+
+_log = logging.getLogger("towline")
+
+
+class Puller:
+    """All pulls of one process, over one store. Safe from many threads; `close` it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.store = Store(settings.models, noprune=settings.noprune, staging_ttl=settings.staging_ttl)
+        self._registry = Registry(settings)
+        self._pool = Pool(
+            connections=settings.connections,
+            hashers=min(4, os.cpu_count() or 1),
+            limits=Limits(
+                settings.connections_per_blob, settings.stall_timeout, settings.refused_timeout, settings.writeback
+            ),
+            connections_per_host=settings.connections_per_host,
+            rate=Rate(settings.max_rate) if settings.max_rate is not None else None,
+        )
+        self._lock = threading.Lock()
+        self._running: dict[object, Pull] = {}
+        self._waiting: deque[Pull] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._closed = False
+
+    def join(self, name: ModelName, *, max_rate: float | None = None) -> Watcher:
+        """Starts to pull a model, or joins the pull of it that runs. Does not block.
+
+        `max_rate`, in bytes a second, limits what this pull starts to transfer; whoever only joins has no say in it.
+        """
+        key = (name.key, name.digest)
+        with self._lock:
+            if self._closed:
+                raise Cancelled("towline is shutting down")
+            pull = self._running.get(key)
+            watcher = pull.course.watch() if pull is not None else None
+            if watcher is None:
+                pull = self._running[key] = Pull(name, self.store, self._registry, self._pool, max_rate)
+                watcher = pull.course.watch()
+                self._waiting.append(pull)
+                if len(self._threads) < MAX_PULLS:
+                    thread = threading.Thread(target=self._work, name="towline-pull", daemon=True)
+                    self._threads.add(thread)
+                    thread.start()
+        if watcher is None:
+            raise RuntimeError("a pull that has not begun takes every watcher")
+        return watcher
+
+    def close(self) -> None:
+        """Cancels everything and waits for it, at most two seconds; what arrived is kept."""
+        with self._lock:
+            self._closed = True
+            pulls, threads = list(self._running.values()), list(self._threads)
+        for pull in pulls:
+            pull.cancel()
+        deadline = time.monotonic() + 1.5
+        self._pool.close(1.0)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._registry.close()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._threads.discard(threading.current_thread())
+                    return
+                pull = self._waiting.popleft()
+            pull.run()
+            with self._lock:
+                key = (pull.name.key, pull.name.digest)
+                if self._running.get(key) is pull:
+                    del self._running[key]
+
+
+class Pull:
+    """One model on its way from a registry into the store. It goes on as long as anybody watches its `course`."""
+
+    def __init__(
+        self, name: ModelName, store: Store, registry: Registry, pool: Pool, max_rate: float | None = None
+    ) -> None:
+        self.name = name
+        self._rate = Rate(max_rate) if max_rate is not None else None
+        self._store = store
+        self._registry = registry
+        self._pool = pool
+        self.course = Course(deserted=self.cancel)
+        self._cancelled = False
+        self._call = registry.call()
+        self._over: queue.SimpleQueue[Descriptor | None] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """The pull, from its first to its last step, on the calling thread. Raises nothing: see `course.error`."""
+        failure: TowlineError | None = None
+        try:
+            self._pull()
+        except TowlineError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - its watchers wait for an end, whatever happens
+            _log.exception("pulling %s failed by a fault in towline", self.name)
+            failure = TowlineError(f"pulling {self.name} failed by a fault in towline ({type(error).__name__})")
+        finally:
+            self._call.close()
+            self.course.finish(failure)
+
+    def _pull(self) -> None:
+        name = self._store.spelled(self.name)
+        resolved = self._registry.resolve(self._call, name)
+        manifest = resolved.manifest
+        with self._store.publication(name, manifest) as publication:
+            missing = [blob for blob in manifest.blobs if not publication.present(blob)]
+            publication.check_space(missing)
+            self._fetch(missing, resolved, publication)
+            self.course.reach(VERIFYING)  # which happened while the bytes came: the digests are right
+            self.course.reach(WRITING_MANIFEST)
+            self._publish(resolved, publication)
+            if publication.unused:
+                self.course.reach(REMOVING_UNUSED)
+                publication.remove_unused()
+            publication.restore()
+        self.course.model = self._store.find(name)
+        self.course.reach(SUCCESS)
+
+    def _fetch(self, missing: Sequence[Descriptor], resolved: Resolved, publication: Publication) -> None:
+        """Has the blobs transferred, side by side, and holds fast each that is whole."""
+        wanted = [
+            Wanted(
+                blob.digest,
+                blob.size,
+                [self._registry.source(place, resolved.name, blob) for place in resolved.endpoints],
+                publication.staged(blob),
+            )
+            for blob in missing
+        ]
+        handles = dict(zip(missing, self._pool.fetch(wanted, self, rate=self._rate), strict=True))
+        try:
+            self._commit(resolved.manifest, handles)
+            for blob, handle in handles.items():
+                handle.transfer.listen(partial(self._over.put, blob))
+            for _ in missing:
+                blob = self._next_over()
+                error = handles[blob].transfer.error
+                if error is not None:
+                    raise error
+                publication.fetched(blob)
+                handles.pop(blob).close()
+        finally:
+            for handle in handles.values():
+                handle.close()
+
+    def _next_over(self) -> Descriptor:
+        blob = None if self._cancelled else self._over.get()
+        if blob is None:
+            raise Cancelled("the download was stopped; pull again to go on from here")
+        return blob
+
+    def _publish(self, resolved: Resolved, publication: Publication) -> None:
+        """A blob that somebody removed between its transfer and now is fetched once more."""
+        for _ in range(_REFETCHES):
+            missing = publication.publish()
+            if not missing:
+                return
+            self._fetch(missing, resolved, publication)
+        raise StoreError("blobs are removed from the store as fast as they come; stop what does that and pull again")
+
+    def _commit(self, manifest: Manifest, handles: dict[Descriptor, Handle]) -> None:
+        if self.course.tracks is None:
+            transfers = {blob.digest: handle.transfer for blob, handle in handles.items()}
+            self.course.commit([Track(blob.digest, blob.size, transfers.get(blob.digest)) for blob in manifest.blobs])
+
+    def cancel(self) -> None:
+        """Stops as soon as it can, without waiting for it; what arrived is kept."""
+        self._cancelled = True
+        self._call.cancel()
+        self._over.put(None)
