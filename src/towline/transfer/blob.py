@@ -13,23 +13,23 @@ from __future__ import annotations
 
 import enum
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from towline.errors import Cancelled, DigestMismatch, SourceError, TowlineError, TransferError, store_error
+from towline.errors import Cancelled, SourceBusy, SourceError, TowlineError, TransferError, store_error
 from towline.model.digest import Digest
-from towline.transfer import disk
 from towline.transfer.front import Front
-from towline.transfer.health import Health, pick
-from towline.transfer.journal import BLOCK_BYTES, Block, Journal, followed_bytes
+from towline.transfer.growing import GrowingFile
+from towline.transfer.health import Health
+from towline.transfer.journal import BLOCK_BYTES, Block
 from towline.transfer.pace import Pace
 from towline.transfer.protocols import BlobSource, ByteStream, Staging
 from towline.transfer.rate import Rate
 from towline.transfer.segments import Plan, Segment
 from towline.transfer.slots import Slots
+from towline.transfer.suppliers import Suppliers
 
 INLINE_BYTES = 4 << 20
 """Blobs up to this size are hashed by the thread that receives them: handing them over would cost more."""
@@ -41,9 +41,6 @@ only takes the processor from it, and leaves a long wait after the last byte.
 
 FLUSH_SECONDS = 0.5
 """A block that fills slower than this is written as far as it is: progress shows, and little is lost to a crash."""
-
-WRITEBACK_BYTES = 16 << 20
-"""Hashed bytes after which the disk is asked to begin writing them."""
 
 _HASH_PAUSE = 0.004
 
@@ -96,24 +93,19 @@ class BlobTransfer:
         """Why it failed, once it is over."""
         self._limits = limits
         self._slots = slots
+        self._suppliers = Suppliers(digest, sources, limits.refused_timeout, slots)
         self._rates = tuple(rates)
-        self._staging = staging
+        self._growing = GrowingFile(staging, digest, size, writeback=limits.writeback)
         self._poke = poke
         self._hash_soon = hash_soon
-        self._sources = [Health(source, limits.refused_timeout) for source in sources]
-        self._allowed = self._sources
-        self._attempts = 1
         self._lock = threading.Lock()
         self._state = _State.NEW
         self._listeners: list[Callable[[], None]] = []
-        self._journal = Journal(staging.journal_path, size, digest)
         self._plan = Plan(size)
         self._pace = Pace(limits.connections)
         self._front = Front()
-        self._file = -1
-        self.found = size if staging.is_whole() else 0
-        if not self.found and size > BLOCK_BYTES:
-            self.found = min(followed_bytes(staging.journal_path, size, digest) + staging.promised(), size - 1)
+        self.found = self._growing.promised()
+        """Bytes that were on disk when the transfer began."""
         self._shown = self.found
         self._busy = 0
         self._hashing = False
@@ -127,7 +119,6 @@ class BlobTransfer:
         self._last_error: SourceError | None = None
         self._recovered_to = 0
         self._inherited = False
-        self._written_back = 0
         self._over = threading.Event()
 
     # What watchers see
@@ -142,11 +133,6 @@ class BlobTransfer:
         """Whether it is over: well if `error` is None."""
         return self._state is _State.CONCLUDED
 
-    @property
-    def connections(self) -> int:
-        """Connections that carry its bytes now."""
-        return len(self._streams)
-
     def listen(self, callback: Callable[[], None]) -> None:
         """`callback` runs once, on some thread, when the transfer is over: at once if it is already."""
         with self._lock:
@@ -158,9 +144,7 @@ class BlobTransfer:
     def offer(self, sources: Sequence[BlobSource]) -> None:
         """Further sources, from another caller who wants the same blob."""
         with self._lock:
-            known = {str(health.source) for health in self._sources}
-            new = [Health(source, self._limits.refused_timeout) for source in sources if str(source) not in known]
-            self._sources.extend(new)
+            new = self._suppliers.offer(sources)
         if new:
             self._poke(self)
 
@@ -184,41 +168,48 @@ class BlobTransfer:
 
     def _take(self, now: float) -> Work | float | TowlineError:
         if self._state is _State.NEW:
-            if now < self._next_look:
-                return self._next_look
-            self._state = _State.PREPARING
-            self._busy += 1
-            return self._prepare
+            return self._begin(now)
         if self._state is not _State.ACTIVE:
             return NEVER
-        plan = self._plan
-        health = pick([health for health in self._allowed if self._slots.free(str(health.source))], now)
-        if health is None and any(health.gone is None for health in self._allowed):
-            return now + LOOK_AGAIN  # every connection that their hosts may have is in use
-        if isinstance(health, Health) and not plan.active:
-            # To wait for a free thread is no stall.
-            starved = max(0.0, now - max(self._ready_at, health.not_before))
-            self._last_byte += starved
-            self._ready_at = now
+        health = self._suppliers.pick(now)
+        if isinstance(health, Health) and not self._plan.active:
+            self._forgive_waiting(max(self._ready_at, health.not_before), now)
+        if health == NEVER:
+            return now + LOOK_AGAIN
         deadline = self._last_byte + self._limits.stall_timeout
-        if now >= deadline and (self._last_error or plan.active):
+        if now >= deadline and (self._last_error or self._plan.active):
             return self._stalled()
-        if not isinstance(health, Health):
-            if plan.active or plan.complete:
-                return now + LOOK_AGAIN
-            if health is not None:
-                return min(health, deadline)
-            return now if self._turn_back() else self._hopeless()
+        if isinstance(health, Health):
+            return self._take_segment(health, now)
+        if self._plan.active or self._plan.complete:
+            return now + LOOK_AGAIN
+        if health is not None:
+            return min(health, deadline)
+        return now if self._suppliers.turn_back() else self._suppliers.failure
+
+    def _begin(self, now: float) -> Work | float:
+        if now < self._next_look:
+            return self._next_look
+        self._state = _State.PREPARING
+        self._busy += 1
+        return self._prepare
+
+    def _forgive_waiting(self, since: float, now: float) -> None:
+        """To wait for a free thread is no stall."""
+        self._last_byte += max(0.0, now - since)
+        self._ready_at = now
+
+    def _take_segment(self, health: Health, now: float) -> Work | float:
+        plan = self._plan
         segment = self._next_segment(health, now)
-        slow = self._cancel_overtaken()
+        late = self._cancel_overtaken()
         if segment is None:
             return now + LOOK_AGAIN if plan.active else NEVER
-        slow |= {self._fed_by[silent] for silent in plan.silent(now) if silent in self._fed_by}
-        health = self._spare(slow, health, now) if len(self._allowed) > 1 else health
-        self._fed_by[segment] = health
+        slow = (self._fed_by[each] for each in (*late, *plan.silent(now)) if each in self._fed_by)
+        supplier = self._fed_by[segment] = self._suppliers.spare(health, slow, now)
         self._busy += 1
-        self._slots.take(str(health.source))
-        return lambda buffer: self._fetch(plan, segment, health, buffer)
+        self._slots.take(str(supplier.source))
+        return lambda buffer: self._fetch(plan, segment, supplier, buffer)
 
     def _next_segment(self, health: Health, now: float) -> Segment | None:
         plan, pace = self._plan, self._pace
@@ -231,48 +222,23 @@ class BlobTransfer:
             return None  # connections that wait for the limit are not slow
         return plan.rescue(now, typical=pace.typical) if len(plan.active) <= self._limits.connections else None
 
-    def _cancel_overtaken(self) -> set[Health]:
-        """Tells the sources whose connections were too slow."""
+    def _cancel_overtaken(self) -> list[Segment]:
         late = [segment for segment in self._streams if segment.overtaken]
         for segment in late:
             self._streams[segment].cancel()
-        return {self._fed_by[segment] for segment in late}
-
-    def _spare(self, slow: set[Health], chosen: Health, now: float) -> Health:
-        """Another source than those that are slow now, where there is one that may be asked."""
-        for health in slow:
-            health.hangs(now)
-        other = pick([health for health in self._allowed if self._slots.free(str(health.source))], now)
-        return other if chosen in slow and isinstance(other, Health) and other.source.ranged else chosen
+        return late
 
     def _stalled(self) -> TowlineError:
-        why = str(self._last_error or f"{self._sources[0].source} sends nothing")
+        why = str(self._last_error or f"{self._suppliers} sends nothing")
         return TransferError(f"no data for {self._limits.stall_timeout:g} s: {why}; pull again to go on from here")
-
-    def _turn_back(self) -> bool:
-        """The source that was chosen after wrong bytes is gone: goes on with one that may be right the next time. Under
-        lock; False where there is none.
-        """
-        willing = [health for health in self._sources if health.gone is None and health.blamed < 2]
-        if self._attempts == 1 or not willing:
-            return False
-        self._allowed = [min(willing, key=lambda health: health.blamed)]
-        return True
-
-    def _hopeless(self) -> TowlineError:
-        errors = [health.gone for health in self._allowed if health.gone is not None]
-        if self._attempts > 1:
-            return self._mismatch_error()
-        told = next((error for error in errors if not getattr(error, "refused", False)), errors[0] if errors else None)
-        return TransferError(f"cannot download {self.digest}: {told or 'no source is known'}")
 
     # Beginning
 
     def _prepare(self, buffer: memoryview) -> None:
         try:
-            if not self._staging.acquire():
+            if not self._growing.staging.acquire():
                 self._follow()
-            elif self._staging.is_whole():
+            elif self._growing.staging.is_whole():
                 self._conclude(None)
             else:
                 self._open()
@@ -290,11 +256,11 @@ class BlobTransfer:
 
     def _follow(self) -> None:
         """Another process has the lock: looks at what it has done, and again later."""
-        if self._staging.is_whole():
+        if self._growing.staging.is_whole():
             self._conclude(None)
             return
         now = time.monotonic()
-        shown = min(followed_bytes(self._staging.journal_path, self.size, self.digest), max(self.size - 1, 0))
+        shown = self._growing.journaled()
         with self._lock:
             if shown > self._shown or not self._last_byte:
                 self._last_byte = now
@@ -310,15 +276,11 @@ class BlobTransfer:
             )
 
     def _open(self) -> None:
-        extents = self._staging.leftover() if self.size > BLOCK_BYTES else []
-        self._file = os.open(self._staging.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        blocks = self._journal.recover() if self.size > BLOCK_BYTES else []
-        if os.fstat(self._file).st_size != self.size:
-            os.ftruncate(self._file, self.size)
+        found = self._growing.open()
         with self._lock:
-            self._inherited = bool(extents)
-            self._plan = Plan(self.size, [*extents, *((block.start, block.stop) for block in blocks)])
-            self._front = Front(blocks)
+            self._inherited = bool(found.extents)
+            self._plan = Plan(self.size, found.ranges)
+            self._front = Front(found.blocks)
             self._recovered_to = max((stop for _, stop in self._plan.done), default=0)
             self._last_byte = self._ready_at = time.monotonic()
             if self._state is _State.PREPARING:
@@ -355,38 +317,46 @@ class BlobTransfer:
 
     def _receive(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview) -> None:
         """Reads the segment and writes it in blocks, as long as nobody takes it over."""
-        ranged = health.source.ranged
-        skip = 0 if ranged else segment.pos
-        stream = health.source.open(segment.pos if ranged else 0, segment.stop)
+        start = segment.pos if health.source.ranged else 0
+        stream = health.source.open(start, segment.stop)
         with self._lock:
             if self._state is not _State.ACTIVE:
                 raise Cancelled("the download was stopped")
             self._streams[segment] = stream
-        filled = 0
-        step = min([BLOCK_BYTES, *(rate.step for rate in self._rates)])
         with stream:
-            try:
-                written = time.monotonic()
-                while segment.remaining > filled:
-                    room = buffer[:skip] if skip else buffer[filled : segment.remaining]
-                    count = stream.readinto(room[:step])
-                    now = self._last_byte = time.monotonic()
-                    if count == 0:
-                        break
-                    self._hold_to_rates(count, now)
-                    if skip:
-                        skip -= count
-                        continue
-                    filled += count
-                    segment.received += count
-                    self._note(count, now)
-                    if filled >= min(BLOCK_BYTES, segment.remaining) or now - written >= FLUSH_SECONDS:
-                        length, filled, written = filled, 0, now
-                        self._write(plan, segment, health, buffer, length)
-                        self._hold_to_hash()
-            finally:
-                if filled:
-                    self._write(plan, segment, health, buffer, filled)
+            self._skip(stream, segment.pos - start, buffer)
+            self._fill(stream, plan, segment, health, buffer)
+
+    def _skip(self, stream: ByteStream, count: int, buffer: memoryview) -> None:
+        """Reads and drops what comes before the segment, from a source that ignores ranges."""
+        while count:
+            count -= self._read(stream, buffer[:count])
+
+    def _fill(self, stream: ByteStream, plan: Plan, segment: Segment, health: Health, buffer: memoryview) -> None:
+        filled = 0
+        written = time.monotonic()
+        try:
+            while room := buffer[filled : segment.remaining]:
+                count = self._read(stream, room)
+                filled += count
+                self._note(segment, count)
+                if filled >= min(BLOCK_BYTES, segment.remaining) or self._last_byte - written >= FLUSH_SECONDS:
+                    length, filled, written = filled, 0, self._last_byte
+                    self._write(plan, segment, health, buffer, length)
+                    self._hold_to_hash()
+        finally:
+            if filled:
+                self._write(plan, segment, health, buffer, filled)
+
+    def _read(self, stream: ByteStream, room: memoryview) -> int:
+        """Takes what has come, at least a byte, and holds to the limits of bandwidth."""
+        step = min([BLOCK_BYTES, *(rate.step for rate in self._rates)])
+        count = stream.readinto(room[:step])
+        if not count:
+            raise SourceBusy("the source ended early")
+        self._last_byte = time.monotonic()
+        self._hold_to_rates(count, self._last_byte)
+        return count
 
     def _hold_to_rates(self, count: int, now: float) -> None:
         pause = max((rate.spend(count, now) for rate in self._rates), default=0.0)
@@ -409,9 +379,10 @@ class BlobTransfer:
             position = self._front.position
             return self._plan.done.run_from(position) - position if position >= self._recovered_to else 0
 
-    def _note(self, count: int, now: float) -> None:
+    def _note(self, segment: Segment, count: int) -> None:
+        segment.received += count
         with self._lock:
-            more = self._pace.received(count, now)
+            more = self._pace.received(count, self._last_byte)
         if more:
             self._poke(self)
 
@@ -423,9 +394,7 @@ class BlobTransfer:
             return
         block = buffer[:count]
         try:
-            disk.write_all(self._file, block, start)
-            if self.size > BLOCK_BYTES:  # smaller ones are not worth it
-                self._journal.append(start, block)
+            self._growing.write(block, start)
         except OSError:
             with self._lock:
                 plan.unclaim(start, start + count)
@@ -471,22 +440,15 @@ class BlobTransfer:
                 if not length:
                     return self._judge()
                 data = buffer[:length]
-                disk.read_all(self._file, data, self._front.position)
+                self._growing.read(data, self._front.position)
                 if block is None or block.matches(data):
                     self._front.feed(data)
-                    self._write_back()
+                    self._growing.settle(self._front.position)
                 else:
                     self._disbelieve(block)
         except Exception as error:  # noqa: BLE001 - see `_meaning`
             self._conclude(self._meaning(error))
         return None
-
-    def _write_back(self) -> None:
-        """Has the disk begin with what is hashed, so that little is left for the end."""
-        position = self._front.position
-        if self._limits.writeback and position - self._written_back >= WRITEBACK_BYTES:
-            disk.start_writeback(self._file, self._written_back, position - self._written_back)
-            self._written_back = position
 
     def _step(self) -> tuple[int, Block | None] | None:
         """What to hash next; with None hashing is over for now, and the next bytes that land start it again.
@@ -513,7 +475,7 @@ class BlobTransfer:
         """All bytes are there and hashed: right, or all again."""
         if self._front.digest() == self.digest:
             try:
-                self._staging.finish()
+                self._growing.staging.finish()
             except TowlineError as error:
                 self._conclude(error)
             else:
@@ -525,37 +487,19 @@ class BlobTransfer:
             self._poke(self)
         else:
             self._discard = True
-            self._conclude(self._mismatch_error())
+            self._conclude(self._suppliers.mismatch)
 
     def _begin_anew(self) -> bool:
-        """Forgets all bytes and chooses from where they come this time; False when it is no use. Under lock."""
-        if self._inherited:  # what another program left may well be what was wrong
-            self._inherited = False
-            self._staging.forget_leftover()
-        else:
-            for health in [health for health in self._allowed if health.delivered]:
-                health.blamed += 1
-                health.delivered = False
-            willing = [health for health in self._sources if health.gone is None]
-            chosen = min(willing, key=lambda health: health.blamed, default=None)
-            if chosen is None or chosen.blamed > 1 or self._attempts > len(self._sources) or not self.size:
-                return False
-            self._allowed = [chosen]
-            self._attempts += 1
+        """Forgets all bytes; False when to fetch them again is no use. Under lock."""
+        if not self._inherited and not (self.size and self._suppliers.blame()):
+            return False
+        self._inherited = False  # what another program left may well have been what was wrong
         self._hashing = False
         self._plan = Plan(self.size)
         self._front = Front()
-        self._journal.reset()
-        self._written_back = 0
+        self._growing.forget()
         self._last_byte = self._ready_at = time.monotonic()
         return True
-
-    def _mismatch_error(self) -> DigestMismatch:
-        names = ", ".join(dict.fromkeys(str(health.source) for health in self._sources if health.blamed))
-        return DigestMismatch(
-            f"digest mismatch: what {names or 'the registry'} sends for {self.digest} has another content; "
-            "pull again later, or from another registry"
-        )
 
     # Ending
 
@@ -601,9 +545,4 @@ class BlobTransfer:
             if self._busy or self._closed or self._state is not _State.CONCLUDED:
                 return
             self._closed = True
-        self._journal.close()
-        if self._file >= 0:
-            os.close(self._file)
-            if self._discard:
-                self._staging.discard()
-        self._staging.release()
+        self._growing.close(keep=not self._discard)

@@ -1,0 +1,97 @@
+"""A blob on disk while it grows: its file, its journal, and what earlier runs and other programs left of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from towline.model.digest import Digest
+from towline.transfer import disk
+from towline.transfer.journal import BLOCK_BYTES, Block, Journal, followed_bytes
+from towline.transfer.protocols import Staging
+
+WRITEBACK_BYTES = 16 << 20
+"""Bytes after which the disk is asked to begin writing them."""
+
+_CLOSED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is there already: `blocks` by the journal, each with its checksum; `extents` by another program's word."""
+
+    blocks: list[Block]
+    extents: list[tuple[int, int]]
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """All of it, as half-open ranges; they may touch and overlap."""
+        return [*self.extents, *((block.start, block.stop) for block in self.blocks)]
+
+
+class GrowingFile:
+    """The file in a staging. Writing and reading are safe from threads; the rest is for one at a time, with the lock.
+
+    Blobs of up to a block have no journal, and nothing of them is recovered: to fetch them again costs less.
+    """
+
+    def __init__(self, staging: Staging, digest: Digest, size: int, *, writeback: bool) -> None:
+        self.staging = staging
+        self._digest = digest
+        self._size = size
+        self._large = size > BLOCK_BYTES
+        self._writeback = writeback
+        self._journal = Journal(staging.journal_path, size, digest)
+        self._file = _CLOSED
+        self._begun = 0
+
+    def promised(self) -> int:
+        """Bytes that are there at a glance, without the lock: all only where the whole blob is."""
+        if self.staging.is_whole():
+            return self._size
+        return min(self.journaled() + self.staging.promised(), self._size - 1) if self._large else 0
+
+    def journaled(self) -> int:
+        """Bytes that the journal tells of, whoever writes it: fewer than all. Needs no lock."""
+        told = followed_bytes(self.staging.journal_path, self._size, self._digest) if self._large else 0
+        return min(told, max(self._size - 1, 0))
+
+    def open(self) -> Found:
+        """Opens or makes the file, and tells what of it is to be believed until it is hashed. Raises OSError."""
+        extents = self.staging.leftover() if self._large else []
+        self._file = os.open(self.staging.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        blocks = self._journal.recover() if self._large else []
+        if os.fstat(self._file).st_size != self._size:
+            os.ftruncate(self._file, self._size)
+        return Found(blocks, extents)
+
+    def write(self, block: memoryview, start: int) -> None:
+        """Writes a block, of up to `BLOCK_BYTES`, and journals it. Raises OSError."""
+        disk.write_all(self._file, block, start)
+        if self._large:
+            self._journal.append(start, block)
+
+    def read(self, buffer: memoryview, start: int) -> None:
+        """Fills the buffer with what was written. Raises OSError."""
+        disk.read_all(self._file, buffer, start)
+
+    def settle(self, stop: int) -> None:
+        """The bytes before `stop` will stay: has the disk begin with them, so that little is left for the end."""
+        if self._writeback and stop - self._begun >= WRITEBACK_BYTES:
+            disk.start_writeback(self._file, self._begun, stop - self._begun)
+            self._begun = stop
+
+    def forget(self) -> None:
+        """Nothing that was written, or left, is to be believed any longer. Raises OSError."""
+        self._journal.reset()
+        self.staging.forget_leftover()
+        self._begun = 0
+
+    def close(self, *, keep: bool) -> None:
+        """Closes the file and gives the place back; without `keep`, what was written is removed. Once."""
+        self._journal.close()
+        if self._file != _CLOSED:
+            os.close(self._file)
+            if not keep:
+                self.staging.discard()
+        self.staging.release()

@@ -1,0 +1,103 @@
+"""Where one blob may come from, and which source is asked next. Times are given; callers hold the transfer's lock.
+
+Sources are asked in their order: a later one where those before it pause, are gone, or have all the connections that
+they may have. After wrong bytes one source alone is asked, the least blamed, so that it is known whose they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from towline.errors import DigestMismatch, TransferError
+from towline.model.digest import Digest
+from towline.transfer.health import Health, pick
+from towline.transfer.protocols import BlobSource
+from towline.transfer.slots import Slots
+
+MAX_BLAME = 2
+"""Times that a source may have given bytes to a blob that proved wrong."""
+
+
+class Suppliers:
+    """The sources of the blob `digest`, and how each fares."""
+
+    def __init__(self, digest: Digest, sources: Sequence[BlobSource], refused_timeout: float, slots: Slots) -> None:
+        self._digest = digest
+        self._refused_timeout = refused_timeout
+        self._slots = slots
+        self._all = [Health(source, refused_timeout) for source in sources]
+        self._alone: Health | None = None
+        self._attempts = 1
+
+    def offer(self, sources: Iterable[BlobSource]) -> bool:
+        """Further sources, from another caller who wants the same blob; whether any is new."""
+        known = {str(health.source) for health in self._all}
+        new = [Health(source, self._refused_timeout) for source in sources if str(source) not in known]
+        self._all.extend(new)
+        return bool(new)
+
+    def pick(self, now: float) -> Health | float | None:
+        """Whom to ask now; else when to look again, infinity where only a connection that ends can change it; None
+        where all are gone.
+        """
+        free = [health for health in self._asked if self._slots.free(str(health.source))]
+        picked = pick(free, now)
+        if picked is None and any(health.gone is None for health in self._asked):
+            return float("inf")
+        return picked
+
+    def spare(self, chosen: Health, slow: Iterable[Health], now: float) -> Health:
+        """Another than the chosen source where that is among the slow ones, and another is willing; else the chosen."""
+        slow = set(slow)
+        if len(self._asked) == 1 or chosen not in slow:
+            return chosen
+        for health in slow:
+            health.hangs(now)
+        other = self.pick(now)
+        return other if isinstance(other, Health) and other.source.ranged else chosen
+
+    def blame(self) -> bool:
+        """The bytes proved wrong: notes whose they were, and has one source asked alone. False where that is no use."""
+        for health in self._asked:
+            health.blamed += health.delivered
+            health.delivered = False
+        self._alone = self._least_blamed()
+        self._attempts += 1
+        return self._alone is not None and self._attempts <= len(self._all) + 1
+
+    def turn_back(self) -> bool:
+        """The source that is asked alone is gone: asks another one alone. False where none is left, or none was."""
+        if self._alone is None:
+            return False
+        self._alone = self._least_blamed() or self._alone
+        return self._alone.gone is None
+
+    @property
+    def failure(self) -> TransferError:
+        """Why the blob cannot be had, when all are gone."""
+        if self._alone is not None:
+            return self.mismatch
+        errors = [health.gone for health in self._all if health.gone is not None]
+        told = next((error for error in errors if not getattr(error, "refused", False)), errors[0] if errors else None)
+        return TransferError(f"cannot download {self._digest}: {told or 'no source is known'}")
+
+    @property
+    def mismatch(self) -> DigestMismatch:
+        """That wrong bytes came, and from whom."""
+        names = ", ".join(dict.fromkeys(str(health.source) for health in self._all if health.blamed))
+        return DigestMismatch(
+            f"digest mismatch: what {names or 'the registry'} sends for {self._digest} has another content; "
+            "pull again later, or from another registry"
+        )
+
+    def __str__(self) -> str:
+        """The first, for a sentence."""
+        return str(self._all[0].source) if self._all else "the registry"
+
+    @property
+    def _asked(self) -> list[Health]:
+        return [self._alone] if self._alone is not None else self._all
+
+    def _least_blamed(self) -> Health | None:
+        willing = [health for health in self._all if health.gone is None and health.blamed < MAX_BLAME]
+        return min(willing, key=lambda health: health.blamed, default=None)
