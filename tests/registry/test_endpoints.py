@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from towline.registry.access import origin, retry_after
+from towline.registry.access import origin
 from towline.registry.endpoints import Endpoint, Transport, endpoints, is_loopback, transport
+from towline.registry.http import retry_after
 from towline.settings import Mirror, Settings
 
 STRICT = Transport(frozenset())

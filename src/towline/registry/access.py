@@ -9,10 +9,20 @@ from urllib.parse import urljoin, urlsplit
 from towline.errors import RegistryError, SourceBusy, SourceGone
 from towline.registry.auth import Tokens
 from towline.registry.endpoints import Endpoint, Transport
-from towline.registry.http import Call, HttpClient, Response, host_of
+from towline.registry.http import MAX_REDIRECTS, Call, HttpClient, Response, host_of
 
-REDIRECTS = frozenset((301, 302, 303, 307, 308))
-MAX_REDIRECTS = 5
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A question to an endpoint, wherever its addresses lead: in which conversation, about which repository, with which
+    headers. `timeout`: seconds for each wait for bytes.
+    """
+
+    call: Call
+    endpoint: Endpoint
+    repository: str
+    headers: Mapping[str, str]
+    timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,74 +41,45 @@ class Access:
         self.transport = transport
         self._tokens = Tokens(transport)
 
-    def get(
-        self,
-        call: Call,
-        endpoint: Endpoint,
-        repository: str,
-        url: str,
-        headers: Mapping[str, str],
-        *,
-        timeout: float,
-    ) -> Landing:
+    def get(self, asking: Asking, url: str) -> Landing:
         """Asks the endpoint, meets its challenge, follows where it points.
 
-        A token goes to the endpoint's own origin and nowhere else. `timeout`: seconds for each wait for bytes.
-        Raises RegistryError where a login is wanted or a redirect must not be followed; SourceBusy, SourceGone,
-        Cancelled as `Call.send` does.
+        A token goes to the endpoint's own origin and nowhere else. Raises RegistryError where a login is wanted or a
+        redirect must not be followed; SourceBusy, SourceGone, Cancelled as `Call.send` does.
         """
+        shown = asking.endpoint.shown
         if not self.transport.allows(url):
-            raise RegistryError(
-                f"{endpoint.shown} is not reached over HTTPS; name it in TOWLINE_PLAIN_HTTP if it is meant"
-            )
-        response = self._authorized(call, endpoint, repository, url, headers, timeout)
+            raise RegistryError(f"{shown} is not reached over HTTPS; name it in TOWLINE_PLAIN_HTTP if it is meant")
+        response = self._authorized(asking, url)
         for _ in range(MAX_REDIRECTS):
-            target = response.headers.get("Location")
-            if response.status not in REDIRECTS or not target:
+            if response.redirect is None:
                 return Landing(response, url)
             try:
-                previous, url = url, urljoin(url, target)
+                previous, url = url, urljoin(url, response.redirect)
             except ValueError:
-                raise SourceGone(f"{endpoint.shown} redirects to an address that is none") from None
-            response = self.follow(call, endpoint, repository, url, headers, after=previous, timeout=timeout)
-        raise SourceGone(f"{endpoint.shown} redirects in circles")
+                raise SourceGone(f"{shown} redirects to an address that is none") from None
+            response = self.follow(asking, url, after=previous)
+        raise SourceGone(f"{shown} redirects in circles")
 
-    def follow(
-        self,
-        call: Call,
-        endpoint: Endpoint,
-        repository: str,
-        url: str,
-        headers: Mapping[str, str],
-        *,
-        after: str,
-        timeout: float,
-    ) -> Response:
+    def follow(self, asking: Asking, url: str, *, after: str) -> Response:
         """Asks an address that `after` redirected to; raises as `get` does."""
         if not self.transport.allows(url, after=after):
             raise SourceGone(
-                f"{endpoint.shown} redirects to {host_of(url)} without HTTPS, which towline does not follow"
+                f"{asking.endpoint.shown} redirects to {host_of(url)} without HTTPS, which towline does not follow"
             )
-        if origin(url) == origin(endpoint.base):
-            return self._authorized(call, endpoint, repository, url, headers, timeout)
-        return call.send("GET", url, headers, timeout=timeout)
+        if origin(url) == origin(asking.endpoint.base):
+            return self._authorized(asking, url)
+        return asking.call.send("GET", url, asking.headers, timeout=asking.timeout)
 
-    def _authorized(
-        self,
-        call: Call,
-        endpoint: Endpoint,
-        repository: str,
-        url: str,
-        headers: Mapping[str, str],
-        timeout: float,
-    ) -> Response:
+    def _authorized(self, asking: Asking, url: str) -> Response:
+        call, endpoint, repository = asking.call, asking.endpoint, asking.repository
         known = self._tokens.header(endpoint, repository)
-        response = call.send("GET", url, {**headers, **known}, timeout=timeout)
+        response = call.send("GET", url, {**asking.headers, **known}, timeout=asking.timeout)
         if response.status != 401:
             return response
         challenge = ", ".join(_all(response.headers, "WWW-Authenticate"))
-        token = self._tokens.answer(call, endpoint, repository, challenge, timeout)
-        response = call.send("GET", url, {**headers, **token.header}, timeout=timeout)
+        token = self._tokens.answer(call, endpoint, repository, challenge, asking.timeout)
+        response = call.send("GET", url, {**asking.headers, **token.header}, timeout=asking.timeout)
         if response.status == 401:
             raise RegistryError(f"{endpoint.shown} refuses an anonymous token for {repository}; it wants a login")
         self._tokens.keep(endpoint, repository, token)
@@ -117,24 +98,14 @@ def check_status(response: Response, what: str) -> None:
     status, host = response.status, response.host
     if status in (200, 206):
         return
-    if status == 408 or status == 429 or status >= 500:
+    if response.busy:
         words = "asks to wait" if status == 429 else "has a problem of its own"
-        raise SourceBusy(
-            f"{host} {words} (status {status}); try again later",
-            retry_after=retry_after(response.headers.get("Retry-After")),
-        )
+        raise SourceBusy(f"{host} {words} (status {status}); try again later", retry_after=response.retry_after)
     if status in (404, 410):
         raise SourceGone(f"{host} does not have {what} (status {status})")
     if status in (401, 403):
         raise SourceGone(f"{host} refuses {what} (status {status}); it may want a login")
     raise SourceGone(f"{host} answers {status} for {what}")
-
-
-def retry_after(text: str | None) -> float | None:
-    """Seconds to wait by a `Retry-After` header; its form with a date is rare here and counts as none."""
-    if text is None or not text.strip().isascii() or not text.strip().isdigit():
-        return None
-    return min(float(text), 86400.0)
 
 
 def _all(headers: Mapping[str, str], name: str) -> list[str]:

@@ -12,10 +12,9 @@ import msgspec
 
 from towline.errors import RegistryError, SourceBusy, SourceGone, SourceLied
 from towline.registry.endpoints import Endpoint, Transport
-from towline.registry.http import Call
+from towline.registry.http import MAX_REDIRECTS, Call, Response
 
 MAX_TOKEN_BYTES = 1 << 20
-_MAX_REDIRECTS = 5
 _DEFAULT_LIFE = 60.0
 """Seconds that a token lives when the answer does not say so, by the Docker token specification."""
 
@@ -103,32 +102,52 @@ class Tokens:
 
     def _fetch(self, call: Call, endpoint: Endpoint, repository: str, challenge: Challenge, timeout: float) -> Token:
         """Raises ValueError, too, for an address that is none."""
-        realm = urlsplit(urljoin(endpoint.base + "/", challenge.params["realm"]))
-        scope = challenge.params.get("scope") or f"repository:{repository}:pull"
-        query = {"scope": scope} | ({"service": challenge.params["service"]} if "service" in challenge.params else {})
-        url = urlunsplit(realm._replace(query="&".join(filter(None, (realm.query, urlencode(query)))), fragment=""))
+        response = self._ask(call, endpoint, _address(endpoint, repository, challenge), timeout)
+        if response.busy:
+            raise SourceBusy(
+                f"{response.host}, the token service of {endpoint.shown}, answers {response.status}; try again later",
+                retry_after=response.retry_after,
+            )
+        if response.status != 200:
+            raise RegistryError(
+                f"{endpoint.shown} refuses an anonymous token (status {response.status}); it wants a login"
+            )
+        token = _read(response)
+        if token is None:
+            raise SourceGone(f"{response.host} does not send a token for {endpoint.shown}")
+        return token
+
+    def _ask(self, call: Call, endpoint: Endpoint, url: str, timeout: float) -> Response:
         previous = endpoint.base
-        for _ in range(_MAX_REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             if not self._transport.allows(url, after=previous):
                 raise RegistryError(
                     f"{endpoint.shown} sends its logins to an address that is not HTTPS; "
                     "name that host in TOWLINE_PLAIN_HTTP if it is meant"
                 )
             response = call.send("GET", url, {"Accept": "application/json"}, timeout=timeout)
-            if response.status not in (301, 302, 303, 307, 308) or "Location" not in response.headers:
-                break
-            previous, url = url, urljoin(url, response.headers["Location"])
-        if response.status == 429 or response.status >= 500:
-            raise SourceBusy(f"{response.host}, the token service of {endpoint.shown}, answers {response.status}")
-        if response.status != 200:
-            raise RegistryError(
-                f"{endpoint.shown} refuses an anonymous token (status {response.status}); it wants a login"
-            )
-        try:
-            answer = msgspec.json.decode(response.read(MAX_TOKEN_BYTES), type=_TokenAnswer)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SourceLied):
-            raise SourceGone(f"{response.host} does not send a token for {endpoint.shown}") from None
-        token = answer.token or answer.access_token
-        if not token or not token.isascii() or not token.isprintable():
-            raise SourceGone(f"{response.host} does not send a token for {endpoint.shown}")
-        return Token(token, time.monotonic() + max(answer.expires_in or _DEFAULT_LIFE, _DEFAULT_LIFE) - 5)
+            if response.redirect is None:
+                return response
+            previous, url = url, urljoin(url, response.redirect)
+        raise SourceGone(f"the token service of {endpoint.shown} redirects in circles")
+
+
+def _address(endpoint: Endpoint, repository: str, challenge: Challenge) -> str:
+    """Where a token is asked for: the Docker token specification, "Requesting a Token". Raises ValueError."""
+    realm = urlsplit(urljoin(endpoint.base + "/", challenge.params["realm"]))
+    query = {"scope": challenge.params.get("scope") or f"repository:{repository}:pull"}
+    if "service" in challenge.params:
+        query["service"] = challenge.params["service"]
+    return urlunsplit(realm._replace(query="&".join(filter(None, (realm.query, urlencode(query)))), fragment=""))
+
+
+def _read(response: Response) -> Token | None:
+    """The token of an answer, if it holds one that can stand in a header."""
+    try:
+        answer = msgspec.json.decode(response.read(MAX_TOKEN_BYTES), type=_TokenAnswer)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SourceLied):
+        return None
+    text = answer.token or answer.access_token
+    if not text or not text.isascii() or not text.isprintable():
+        return None
+    return Token(text, time.monotonic() + max(answer.expires_in or _DEFAULT_LIFE, _DEFAULT_LIFE) - 5)

@@ -9,7 +9,7 @@ from typing import Self
 
 from towline.errors import RegistryError, SourceBusy, SourceGone, SourceLied
 from towline.model.manifest import Descriptor
-from towline.registry.access import REDIRECTS, Access, check_status
+from towline.registry.access import Access, Asking, check_status
 from towline.registry.endpoints import Endpoint
 from towline.registry.http import Response
 
@@ -35,7 +35,7 @@ class RegistryBlob:
         self._blob = blob
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._target: tuple[str, str] | None = None
+        self._address: str | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -50,36 +50,32 @@ class RegistryBlob:
 
     def _request(self, stream: RangeStream) -> Response:
         headers = {"Range": f"bytes={stream.start}-{stream.stop - 1}", "Accept-Encoding": "identity"}
+        asking = Asking(stream.call, self._endpoint, self._repository, headers, self._timeout)
+        return self._checked(self._from_kept_address(asking) or self._from_registry(asking))
+
+    def _from_kept_address(self, asking: Asking) -> Response | None:
+        """None where no address is kept, or it has expired."""
         with self._lock:
-            target = self._target
-        if target is not None:
-            url, after = target
-            response = self._access.follow(
-                stream.call,
-                self._endpoint,
-                self._repository,
-                url,
-                headers,
-                after=after,
-                timeout=self._timeout,
-            )
-            if response.status not in (400, 401, 403, 404, 410) and response.status not in REDIRECTS:
-                return self._checked(response)
+            address = self._address
+        if address is None:
+            return None
+        response = self._access.follow(asking, address, after=self._url)
+        if response.status not in (400, 401, 403, 404, 410) and response.redirect is None:
+            return response
+        with self._lock:
+            if self._address == address:
+                self._address = None
+        return None
+
+    def _from_registry(self, asking: Asking) -> Response:
+        """A host that refuses an address just signed is asked once more: signatures can be that short-lived."""
+        landing = self._access.get(asking, self._url)
+        if landing.url != self._url and landing.response.status in (403, 404):
+            landing = self._access.get(asking, self._url)
+        if landing.url != self._url and landing.response.status in (200, 206):
             with self._lock:
-                if self._target == target:
-                    self._target = None
-        for last in (False, True):
-            landing = self._access.get(
-                stream.call, self._endpoint, self._repository, self._url, headers, timeout=self._timeout
-            )
-            if landing.url == self._url:
-                return self._checked(landing.response)
-            if landing.response.status not in (403, 404) or last:
-                break
-        response = self._checked(landing.response)
-        with self._lock:
-            self._target = (landing.url, self._url)
-        return response
+                self._address = landing.url
+        return landing.response
 
     def _checked(self, response: Response) -> Response:
         check_status(response, f"blob {self._blob.digest.short}")

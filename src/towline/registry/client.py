@@ -21,7 +21,7 @@ from towline.model.manifest import (
     sole_entry,
 )
 from towline.model.name import ModelName
-from towline.registry.access import Access, check_status
+from towline.registry.access import Access, Asking, check_status
 from towline.registry.blob import RegistryBlob
 from towline.registry.endpoints import Endpoint, endpoints, transport
 from towline.registry.http import Call, HttpClient
@@ -126,8 +126,8 @@ class Registry:
 
     def _raw(self, call: Call, endpoint: Endpoint, name: ModelName, reference: str) -> bytes:
         url = endpoint.url(name.repository, "manifests", reference)
-        landing = self._access.get(call, endpoint, name.repository, url, {"Accept": _ACCEPT}, timeout=self._timeout)
-        response = landing.response
+        asking = Asking(call, endpoint, name.repository, {"Accept": _ACCEPT}, self._timeout)
+        response = self._access.get(asking, url).response
         if response.status in (400, 404) and (response.status == 404 or _says_name_invalid(response.read(1 << 20))):
             raise NotFound(f"model {str(name)!r} not found at {endpoint.shown}; check its name and tag")
         check_status(response, f"the manifest of {name}")

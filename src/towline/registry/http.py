@@ -30,6 +30,9 @@ from towline.errors import Cancelled, SourceBusy, SourceGone, SourceLied
 
 USER_AGENT = f"towline/{_version.__version__}"
 
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
+MAX_REDIRECTS = 5
+
 _MAX_POOLS = 64
 _COPY_STEP = 128 << 10
 _TLS_STEP = 256 << 10
@@ -134,11 +137,6 @@ class Call:
     ) -> None:
         self.close()
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether `cancel` was called."""
-        return self._cancelled.is_set()
-
     def send(self, method: str, url: str, headers: Mapping[str, str], *, timeout: float) -> Response:
         """Sends a request without a body and returns the response when its headers are there, whatever its status.
 
@@ -234,6 +232,21 @@ class Response:
         self._tls = getattr(call._socket, "_sslobj", None)
         self._touched = False
         self._past_headers = False
+
+    @property
+    def redirect(self) -> str | None:
+        """Where it points, by its status and its `Location`; None where it is the answer itself."""
+        return self.headers.get("Location") or None if self.status in REDIRECTS else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether its status is one that waiting may cure."""
+        return self.status in (408, 429) or self.status >= 500
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds to wait by its `Retry-After`."""
+        return retry_after(self.headers.get("Retry-After"))
 
     def readinto(self, buffer: memoryview) -> int:
         """Fills the start of `buffer` with what has arrived, waiting for at least one byte; 0 is the end of the body.
@@ -333,7 +346,7 @@ def _translated(error: Exception, host: str) -> SourceBusy | SourceGone:
     if any(isinstance(link, NameResolutionError) for link in links):
         unknown = any(isinstance(link, socket.gaierror) and link.errno == socket.EAI_NONAME for link in links)
         return SourceBusy(f"the name {host} cannot be resolved; check it and the network", refused=unknown)
-    if any(isinstance(link, ConnectionRefusedError) or "refused" in str(link) for link in links):
+    if any(isinstance(link, ConnectionRefusedError) for link in links):
         return SourceBusy(f"{host} refuses connections; check the address, and that it runs", refused=True)
     if any(isinstance(link, (TimeoutError, UrlTimeoutError)) for link in links):
         return SourceBusy(f"{host} does not answer in time; check the network")
@@ -360,6 +373,13 @@ def _links(error: BaseException) -> list[BaseException]:
             found.append(link)
             todo += [getattr(link, "reason", None), link.__cause__, link.__context__, *link.args]
     return found
+
+
+def retry_after(text: str | None) -> float | None:
+    """Seconds to wait by a `Retry-After` header; its form with a date is rare here and counts as none."""
+    if text is None or not text.strip().isascii() or not text.strip().isdigit():
+        return None
+    return min(float(text), 86400.0)
 
 
 def host_of(url: str) -> str:

@@ -21,15 +21,6 @@ def sync_folder(path: Path) -> None:
         os.close(file)
 
 
-def sync_file(path: Path) -> None:
-    """Makes the bytes of a file last. Raises OSError."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
 def make_folders(path: Path) -> None:
     """Makes a folder and what it stands in, each one durably in its own. Raises OSError."""
     missing = []

@@ -136,12 +136,6 @@ class Pool:
         self._entries[transfer] = self._by_blob[blob.digest, blob.size] = entry
         return entry
 
-    @property
-    def transfers(self) -> list[BlobTransfer]:
-        """Those that somebody waits for."""
-        with self._wake:
-            return list(self._entries)
-
     def close(self, timeout: float = 2.0) -> None:
         """Cancels everything and waits for the threads, at most `timeout` seconds."""
         with self._wake:
