@@ -13,13 +13,14 @@ from tests.chaos.cut import build
 from tests.chaos.log import Log, Sync
 from tests.chaos.mounts import can_mount
 from tests.chaos.scenario import SCENARIOS, Scenario
+from tests.support.components import lacking
 from tests.support.models import generate
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_no_fault_does_harm(scenario: Scenario) -> None:
     if scenario.mounts and not can_mount():
-        pytest.skip("it takes root to mount a file system")
+        lacking("it takes root to mount a file system")
     seed = random.SystemRandom().randrange(1 << 32)
     try:
         runner.run(scenario, seed, scenario.short)

@@ -1,44 +1,22 @@
-"""The clients that people have, as they use them."""
+"""The package that most Python programs speak to Ollama with."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
+import collections
 from collections.abc import Iterator
-from pathlib import Path
 
 import ollama
 import pytest
 
-from tests.support.components import require
 from tests.support.daemon import Daemon
 from tests.support.events import check_pull
+from tests.support.exchanges import blob, manifest
+from tests.support.faults import Status
 from tests.support.models import Model, generate
 from tests.support.registry import FaultRegistry
 
 MIB = 1 << 20
-
-TQDM_SCRIPT = """\
-import json, sys
-import requests
-from tqdm import tqdm
-
-bars = {}
-with requests.post(sys.argv[1] + "/api/pull", json={"name": sys.argv[2]}, stream=True) as response:
-    response.raise_for_status()
-    for line in response.iter_lines():
-        data = json.loads(line)
-        if "total" in data:
-            digest = data["digest"]
-            if digest not in bars:
-                bars[digest] = tqdm(total=data["total"], desc=data["status"])
-            bars[digest].update(data["completed"] - bars[digest].n)
-            if data["completed"] == data["total"]:
-                bars[digest].close()
-        print(data["status"])
-"""
 
 
 @pytest.fixture
@@ -101,22 +79,15 @@ class TestOllamaPackage:
             client.pull("../../etc/passwd")
         assert caught.value.status_code == 400
 
+    def test_an_error_in_the_middle_of_a_stream_is_raised(
+        self, client: ollama.Client, registry: FaultRegistry, name: str, model: Model
+    ) -> None:
+        registry.fail(blob(model.weights), Status(404), times=None)
+        with pytest.raises(ollama.ResponseError, match="does not have blob"):
+            collections.deque(client.pull(name, stream=True), maxlen=0)
 
-def test_curl_needs_no_content_type(daemon: Daemon, name: str, model: Model) -> None:
-    curl = require("curl")
-    body = json.dumps({"model": name})
-    done = subprocess.run(
-        [curl, "-sN", f"{daemon.url}/api/pull", "-d", body], check=True, capture_output=True, text=True
-    )
-    check_pull([json.loads(line) for line in done.stdout.splitlines()], model=model)
-
-
-def test_a_script_that_reads_completed_whenever_there_is_a_total_works(
-    daemon: Daemon, name: str, tmp_path: Path
-) -> None:
-    script = tmp_path / "pull.py"
-    script.write_text(TQDM_SCRIPT)
-    done = subprocess.run(
-        [sys.executable, str(script), daemon.url, name], check=True, capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.stdout.splitlines()[-1] == "success"
+    def test_a_registry_that_refuses_is_a_500(self, client: ollama.Client, registry: FaultRegistry, name: str) -> None:
+        registry.fail(manifest(), Status(403), times=None)
+        with pytest.raises(ollama.ResponseError, match="status 403") as caught:
+            client.pull(name)
+        assert caught.value.status_code == 500

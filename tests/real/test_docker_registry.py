@@ -13,7 +13,7 @@ from tests.support.components import require
 from tests.support.daemon import Daemon
 from tests.support.docker_registry import DockerRegistry, Login
 from tests.support.events import check_sentence
-from tests.support.models import SYSTEM_LAYER, Blob, Model, generate, tiny
+from tests.support.models import SYSTEM_LAYER, Blob, Model, crowd, generate, tiny
 from towline.demo.seed import blob_path, manifest_path
 
 
@@ -110,3 +110,10 @@ def test_a_registry_that_wants_a_login_says_so(daemon: Daemon, tmp_path: Path) -
         check_sentence(answer.json["error"])
         assert "login" in answer.json["error"]
         assert not registry.blob_requests()
+
+
+def test_a_hundred_small_layers_come(docker_registry: DockerRegistry, daemon: Daemon) -> None:
+    model = crowd(100, seed=13)
+    name = docker_registry.push(model, "library/crowd")
+    daemon.pull(name, model=model)
+    check_stored(daemon.store, name, model)

@@ -32,14 +32,6 @@ class Digest:
         return cls(encoded)
 
     @classmethod
-    def from_file_name(cls, text: str) -> Self:
-        """From `sha256-<hex>`, as the store names blobs. Raises ValueError for anything else."""
-        algorithm, dash, encoded = text.partition("-")
-        if algorithm != "sha256" or not dash:
-            raise ValueError(f"not the file name of a blob: {text[:80]!r}")
-        return cls(encoded)
-
-    @classmethod
     def of(cls, data: bytes) -> Self:
         """The address of these bytes."""
         return cls(hashlib.sha256(data).hexdigest())

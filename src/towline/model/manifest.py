@@ -24,7 +24,6 @@ MAX_BLOB_BYTES = 1 << 46
 
 MODEL_LAYER = "application/vnd.ollama.image.model"
 PROJECTOR_LAYER = "application/vnd.ollama.image.projector"
-ADAPTER_LAYER = "application/vnd.ollama.image.adapter"
 TEMPLATE_LAYER = "application/vnd.ollama.image.template"
 LICENSE_LAYER = "application/vnd.ollama.image.license"
 PARAMS_LAYER = "application/vnd.ollama.image.params"

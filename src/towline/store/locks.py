@@ -19,11 +19,6 @@ class FileLock:
         self._path = path
         self._file: int | None = None
 
-    @property
-    def held(self) -> bool:
-        """By this object."""
-        return self._file is not None
-
     def acquire(self) -> bool:
         """Takes the lock if it is free; tells at once whether it is held now. Raises OSError."""
         if self._file is not None:
