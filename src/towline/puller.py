@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from towline.errors import Cancelled, StoreError, TowlineError
@@ -19,7 +18,7 @@ from towline.registry.client import Registry, Resolved
 from towline.settings import Settings
 from towline.store.publication import Publication
 from towline.store.store import Store
-from towline.transfer.blob import Limits
+from towline.transfer.download import Limits
 from towline.transfer.pool import Handle, Pool, Wanted
 from towline.transfer.rate import Rate
 from towline.watching import Course, Track, Watcher
@@ -117,7 +116,7 @@ class Pull:
         self.course = Course(deserted=self.cancel)
         self._cancelled = False
         self._call = registry.call()
-        self._over: queue.SimpleQueue[Descriptor | None] = queue.SimpleQueue()
+        self._wake = threading.Event()
 
     def run(self) -> None:
         """The pull, from its first to its last step, on the calling thread. Raises nothing: see `course.error`."""
@@ -163,26 +162,25 @@ class Pull:
             for blob in missing
         ]
         handles = dict(zip(missing, self._pool.fetch(wanted, self, rate=self._rate), strict=True))
+        arrivals = _Arrivals(handles, publication, self._wake)
         try:
             self._commit(resolved.manifest, handles)
             for blob, handle in handles.items():
-                handle.transfer.listen(partial(self._over.put, blob))
-            for _ in missing:
-                blob = self._next_over()
-                error = handles[blob].transfer.error
-                if error is not None:
-                    raise error
-                publication.fetched(blob)
-                handles.pop(blob).close()
+                handle.transfer.listen(partial(arrivals.note, blob))
+            self._await(arrivals)
         finally:
+            arrivals.close()
             for handle in handles.values():
                 handle.close()
 
-    def _next_over(self) -> Descriptor:
-        blob = None if self._cancelled else self._over.get()
-        if blob is None:
-            raise Cancelled("the download was stopped; pull again to go on from here")
-        return blob
+    def _await(self, arrivals: _Arrivals) -> None:
+        while not arrivals.over:
+            self._wake.wait()
+            self._wake.clear()
+            if self._cancelled:
+                raise Cancelled("the download was stopped; pull again to go on from here")
+        if arrivals.error is not None:
+            raise arrivals.error
 
     def _publish(self, resolved: Resolved, publication: Publication) -> None:
         """A blob that somebody removed between its transfer and now is fetched once more."""
@@ -202,4 +200,48 @@ class Pull:
         """Stops as soon as it can, without waiting for it; what arrived is kept."""
         self._cancelled = True
         self._call.cancel()
-        self._over.put(None)
+        self._wake.set()
+
+
+class _Arrivals:
+    """The blobs that a pull awaits. Each that is whole is held fast at once, by the thread that made it so: for
+    thousands of small ones, to hand each to the pull's own thread costs as much as to fetch it.
+    """
+
+    def __init__(self, awaited: Mapping[Descriptor, Handle], publication: Publication, wake: threading.Event) -> None:
+        self.error: TowlineError | None = None
+        """Of the first that failed."""
+        self._awaited = awaited
+        self._left = len(awaited)
+        self._publication = publication
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def over(self) -> bool:
+        """Whether all have come, or one failed."""
+        return not self._left or self.error is not None
+
+    def note(self, blob: Descriptor) -> None:
+        """The transfer of the blob is over. From any thread."""
+        with self._lock:
+            if self._closed:
+                return
+            error = self._awaited[blob].transfer.error or self._hold(blob)
+            self.error = self.error or error
+            self._left -= 1
+        if self.over:
+            self._wake.set()
+
+    def _hold(self, blob: Descriptor) -> TowlineError | None:
+        try:
+            self._publication.fetched(blob)
+        except TowlineError as error:
+            return error
+        return None
+
+    def close(self) -> None:
+        """Nothing is held from here on."""
+        with self._lock:
+            self._closed = True

@@ -27,6 +27,7 @@ SAMPLE = 0.1
 
 LONGEST_SAMPLE = 0.5
 _SAMPLE_EACH = 0.001
+_SAMPLE_BLOB = 0.0001
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,15 @@ class Course:
             watcher._signal()
 
 
+@dataclass(slots=True)
+class _Seen:
+    """A blob that is not whole yet, and what its watcher was told of it last."""
+
+    track: Track
+    transfer: BlobTransfer
+    told: int
+
+
 class Watcher:
     """One caller's view of a pull. From any thread, one at a time; `close` it once, it is a context manager too.
 
@@ -128,8 +138,7 @@ class Watcher:
         self._event = threading.Event()
         self._callback: Callable[[], None] | None = None
         self._greeted = False
-        self._live: list[Track] | None = None
-        self._told: dict[Digest, int] = {}
+        self._live: list[_Seen] | None = None
         self._steps_told = 0
         self._last = 0.0
 
@@ -163,8 +172,11 @@ class Watcher:
 
     @property
     def sample(self) -> float:
-        """Seconds until the next look: longer where hundreds watch one pull, so that they cost it next to nothing."""
-        return min(max(SAMPLE, self._course.watchers * _SAMPLE_EACH), LONGEST_SAMPLE)
+        """Seconds until the next look: longer where hundreds watch one pull, or a pull has thousands of blobs, so that
+        looking costs next to nothing.
+        """
+        blobs = len(self._live) if self._live is not None else 0
+        return min(max(SAMPLE, self._course.watchers * _SAMPLE_EACH, blobs * _SAMPLE_BLOB), LONGEST_SAMPLE)
 
     def poll(self, now: float | None = None) -> list[Event]:
         """What is new since the last poll; with nothing new for a second, the last thing again. Does not block.
@@ -223,23 +235,24 @@ class Watcher:
 
     def _progress(self, tracks: Sequence[Track]) -> Iterator[Event]:
         if self._live is None:
-            self._live = list(tracks)
+            self._live = []
             for track in tracks:
-                self._told[track.digest] = track.found
+                if track.transfer is not None:
+                    self._live.append(_Seen(track, track.transfer, track.found))
                 yield Progress(track.digest, track.total, track.found)
-        live = []
-        for track in self._live:
-            event = track.progress()
-            if self._told.get(track.digest) != event.completed:
-                self._told[track.digest] = event.completed
-                yield event
-            if event.completed < track.total:
-                live.append(track)
-        self._live = live
+        over = False
+        for seen in self._live:
+            completed = seen.transfer.completed
+            if completed != seen.told:
+                seen.told = completed
+                over = over or completed == seen.track.total
+                yield Progress(seen.track.digest, seen.track.total, completed)
+        if over:
+            self._live = [seen for seen in self._live if seen.told < seen.track.total]
 
     def _heartbeat(self) -> Event:
         if self._course.steps:
             return Status(self._course.steps[-1])
         if self._course.tracks:
-            return (self._live or self._course.tracks)[0].progress()
+            return (self._live[0].track if self._live else self._course.tracks[0]).progress()
         return Status(PULLING_MANIFEST)

@@ -67,7 +67,7 @@ def check_store(store: Path) -> set[str]:
         named = digests_in(path.read_bytes())
         assert named, f"{path} is a manifest without any blob"
         for digest in named:
-            assert layout.blob(digest).exists(), f"{path} names {digest}, which is missing"
+            assert Path(layout.blob(digest)).exists(), f"{path} names {digest}, which is missing"
         models.add(str(path.relative_to(layout.manifests)))
     return models
 
@@ -77,7 +77,7 @@ def check_model(store: Path, name: str, model: Model) -> None:
     layout = Layout(store)
     assert layout.manifest(ModelName.parse(name)).read_bytes() == model.manifest
     for blob in model.blobs:
-        path = layout.blob(blob.digest)
+        path = Path(layout.blob(blob.digest))
         assert path.stat().st_size == blob.size, f"{blob} has another size"
         assert Digest.of(path.read_bytes()) == blob.digest, f"{blob} is stored with other bytes"
 

@@ -32,7 +32,7 @@ def remove(store: Path, name: str) -> None:
     candidates = digests_in(path.read_bytes())
     path.unlink()
     for digest in candidates - _named(layout):
-        layout.blob(digest).unlink(missing_ok=True)
+        Path(layout.blob(digest)).unlink(missing_ok=True)
 
 
 class Cleaner:

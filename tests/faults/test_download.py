@@ -350,7 +350,7 @@ class TestWrongBytes:
         registry.fail(blob(model.weights), Flip(MIB), times=None)
         pulling.fail(name, model)
         assert not pulling.puller.store.list()
-        assert not pulling.layout.blob(model.weights.digest).exists()
+        assert not Path(pulling.layout.blob(model.weights.digest)).exists()
 
     def test_after_a_mismatch_the_blob_comes_from_the_other_mirror(
         self, registry: FaultRegistry, blob_host: FaultRegistry, store_path: Path, model: Model

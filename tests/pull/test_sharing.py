@@ -58,7 +58,7 @@ def check_stored(store: Path, name: str, model: Model) -> None:
     layout = Layout(store)
     assert layout.manifest(ModelName.parse(name)).read_bytes() == model.manifest
     for each in model.blobs:
-        assert layout.blob(each.digest).read_bytes() == each.data, f"{each} is stored with other bytes"
+        assert Path(layout.blob(each.digest)).read_bytes() == each.data, f"{each} is stored with other bytes"
 
 
 def check_nothing_left(store: Path) -> None:

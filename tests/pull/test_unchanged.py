@@ -194,7 +194,7 @@ class TestNewVersion:
     def test_a_blob_that_nobody_ever_named_is_not_its_business(self, registry: FaultRegistry, pulling: Pulling) -> None:
         pulling.pull(registry.add(OLD, "library/model"), OLD)
         stranger = Blob.of("x", "created a moment ago, not named yet")
-        pulling.layout.blob(stranger.digest).write_bytes(stranger.data)
+        Path(pulling.layout.blob(stranger.digest)).write_bytes(stranger.data)
         pulling.pull(registry.add(NEW, "library/model"), NEW)
         assert stored_blobs(pulling) == digests(NEW) | {stranger.digest}
 
@@ -232,7 +232,7 @@ class TestDisk:
     ) -> None:
         name = registry.add(OLD, "library/model")
         pulling.pull(name, OLD)
-        os.truncate(pulling.layout.blob(OLD.weights.digest), OLD.weights.size + by)
+        os.truncate(Path(pulling.layout.blob(OLD.weights.digest)), OLD.weights.size + by)
         registry.reset()
         assert pulling.pull(name, OLD).fetched == {OLD.weights.digest}
         assert registry.bytes_sent() == OLD.weights.size
@@ -244,7 +244,7 @@ class TestDisk:
         model = tiny().with_layer(empty)
         name = registry.add(model, "library/model")
         pulling.pull(name, model)
-        pulling.layout.blob(empty.digest).unlink()
+        Path(pulling.layout.blob(empty.digest)).unlink()
         registry.reset()
         pulling.pull(name, model)
         assert not registry.blob_requests()
@@ -254,7 +254,7 @@ class TestDisk:
     ) -> None:
         name = registry.add(OLD, "library/model")
         pulling.pull(name, OLD)
-        path = pulling.layout.blob(OLD.config.digest)
+        path = Path(pulling.layout.blob(OLD.config.digest))
         path.unlink()
         path.symlink_to("nowhere")
         pulling.pull(name, OLD)
@@ -265,7 +265,7 @@ class TestDisk:
     ) -> None:
         name = registry.add(OLD, "library/model")
         pulling.pull(name, OLD)
-        path = pulling.layout.blob(OLD.weights.digest)
+        path = Path(pulling.layout.blob(OLD.weights.digest))
         path.rename(tmp_path / "moved")
         path.symlink_to(tmp_path / "moved")
         registry.reset()

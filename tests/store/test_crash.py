@@ -26,7 +26,7 @@ def check_whole(layout: Layout, where: str) -> None:
     (model,) = Store(layout.root).list()
     assert model.manifest.raw in (OLD.manifest, NEW.manifest), where
     for blob in model.manifest.blobs:
-        assert Digest.of(layout.blob(blob.digest).read_bytes()) == blob.digest, f"{where}: {blob}"
+        assert Digest.of(Path(layout.blob(blob.digest)).read_bytes()) == blob.digest, f"{where}: {blob}"
     known = {blob.digest.file_name for blob in (*OLD.blobs, *NEW.blobs)}
     assert {path.name for path in layout.blobs.iterdir()} <= known, where
     assert [path.name for path in layout.manifests.rglob("*") if path.is_file()] == ["latest"], where

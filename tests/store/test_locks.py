@@ -132,3 +132,12 @@ def test_waiting_for_a_lock_has_an_end(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="for too long"), waiting_for(tmp_path / "lock", timeout=0.05):
         pass
     lock.release()
+
+
+def test_giving_back_a_lock_whose_file_was_removed_leaves_that_of_the_next_holder(tmp_path: Path) -> None:
+    one, other, third = (FileLock(tmp_path / "lock") for _ in range(3))
+    assert one.acquire()
+    (tmp_path / "lock").unlink()
+    assert other.acquire()
+    one.release()
+    assert not third.acquire()

@@ -116,13 +116,13 @@ class TestForeignDeletions:
     ) -> None:
         name = registry.add(OLD, "library/tiny")
         pulling.pull(name, OLD)
-        pulling.layout.blob(OLD.weights.digest).unlink()
+        Path(pulling.layout.blob(OLD.weights.digest)).unlink()
         assert pulling.pull(name, OLD).fetched == {OLD.weights.digest}
 
     def test_a_blob_of_another_size_is_fetched_and_replaced(self, registry: FaultRegistry, pulling: Pulling) -> None:
         name = registry.add(OLD, "library/tiny")
         pulling.pull(name, OLD)
-        with open(pulling.layout.blob(OLD.weights.digest), "ab") as file:
+        with open(Path(pulling.layout.blob(OLD.weights.digest)), "ab") as file:
             file.write(b"more")
         pulling.pull(name, OLD)
 
@@ -217,7 +217,7 @@ class TestAtomicity:
     ) -> None:
         seen: list[bool] = []
         name = registry.add(OLD, "library/tiny")
-        blobs = [pulling.layout.blob(blob.digest) for blob in OLD.blobs]
+        blobs = [Path(pulling.layout.blob(blob.digest)) for blob in OLD.blobs]
         once(publication, "write_file", before=lambda: seen.append(all(path.exists() for path in blobs)))
         pulling.pull(name, OLD)
         assert seen == [True]
@@ -315,7 +315,7 @@ class TestPruning:
             registry.add(NEW, "library/tiny")
             pull = pulling.pull(name, NEW)
             assert "removing unused layers" not in pull.steps
-            assert all(pulling.layout.blob(digest).exists() for digest in UNUSED)
+            assert all(Path(pulling.layout.blob(digest)).exists() for digest in UNUSED)
 
     def test_those_of_another_model_stay(self, registry: FaultRegistry, pulling: Pulling) -> None:
         other = Model.of([OLD_LICENSE])
@@ -324,8 +324,8 @@ class TestPruning:
         pulling.pull(name, OLD)
         registry.add(NEW, "library/tiny")
         pulling.pull(name, NEW)
-        assert pulling.layout.blob(OLD_LICENSE.digest).exists()
-        assert not pulling.layout.blob(OLD.config.digest).exists()
+        assert Path(pulling.layout.blob(OLD_LICENSE.digest)).exists()
+        assert not Path(pulling.layout.blob(OLD.config.digest)).exists()
 
     @pytest.mark.parametrize(
         "raw",
@@ -347,7 +347,7 @@ class TestPruning:
         pulling.pull(name, OLD)
         registry.add(NEW, "library/tiny")
         pulling.pull(name, NEW)
-        assert pulling.layout.blob(OLD_LICENSE.digest).exists()
+        assert Path(pulling.layout.blob(OLD_LICENSE.digest)).exists()
 
     def test_those_that_a_model_takes_into_use_at_the_last_moment_stay(
         self, registry: FaultRegistry, pulling: Pulling, once: Hook
@@ -363,7 +363,7 @@ class TestPruning:
 
         once(Publication, "remove_unused", before=take_into_use)
         pulling.pull(name, NEW)
-        assert all(pulling.layout.blob(digest).exists() for digest in UNUSED)
+        assert all(Path(pulling.layout.blob(digest)).exists() for digest in UNUSED)
 
     def test_a_tag_moved_back_and_forth_keeps_exactly_what_it_needs(
         self, registry: FaultRegistry, pulling: Pulling
@@ -381,13 +381,13 @@ class TestPruning:
         registry.add(NEW, "library/tiny")
 
         def delete() -> None:
-            pulling.layout.blob(NEW.weights.digest).unlink()
+            Path(pulling.layout.blob(NEW.weights.digest)).unlink()
             for path in pulling.layout.pins.glob("*/*"):
                 path.unlink()
 
         once(Publication, "_write_manifest", after=delete)
         pulling.pull(name, NEW)
-        assert not any(pulling.layout.blob(digest).exists() for digest in UNUSED)
+        assert not any(Path(pulling.layout.blob(digest)).exists() for digest in UNUSED)
 
 
 class TestWithoutHardLinks:

@@ -127,7 +127,7 @@ def test_a_sweep_in_the_middle_of_a_pull_takes_nothing_from_it(
 def test_a_sweep_that_looks_at_a_lock_keeps_no_pull_from_starting(
     registry: FaultRegistry, pulling: Pulling, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, refused = FileLock.acquire, set[Path]()
+    real, refused = FileLock.acquire, set[str]()
 
     def taken_for_a_moment(lock: FileLock) -> bool:
         if lock._path in refused:

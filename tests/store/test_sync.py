@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_after_a_sync_that_failed_what_is_still_shown_is_not_believed(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
         assert isinstance(pulling.fail(name, model), StoreError)
-    assert not pulling.layout.blob(model.weights.digest).exists()
+    assert not Path(pulling.layout.blob(model.weights.digest)).exists()
     registry.reset()
     assert pulling.pull(name, model).first(model.weights) == 0
     assert registry.bytes_sent(model.weights) == model.weights.size

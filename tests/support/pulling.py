@@ -74,7 +74,7 @@ class Pulling:
         """Asserts that the store holds the model, byte for byte."""
         assert self.layout.manifest(ModelName.parse(name)).read_bytes() == model.manifest
         for blob in model.blobs:
-            assert self.layout.blob(blob.digest).read_bytes() == blob.data, f"{blob} is stored with other bytes"
+            assert Path(self.layout.blob(blob.digest)).read_bytes() == blob.data, f"{blob} is stored with other bytes"
 
     def staged(self, blob: Blob) -> Path:
         """The folder in which the blob grows."""

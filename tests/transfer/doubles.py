@@ -13,7 +13,8 @@ from typing import Self
 
 from towline.errors import Cancelled, SourceBusy
 from towline.model.digest import Digest
-from towline.transfer.blob import BlobTransfer, Limits
+from towline.transfer.blob import BlobTransfer
+from towline.transfer.download import Limits
 from towline.transfer.pool import Handle, Pool, Wanted
 
 MIB = 1 << 20
@@ -150,7 +151,7 @@ class FolderStaging:
     def forget_leftover(self) -> None:
         pass
 
-    def finish(self) -> None:
+    def finish(self, file: int) -> None:
         self.finished += 1
         os.rename(self.data_path, self.whole)
 
@@ -166,12 +167,13 @@ class FolderStaging:
 class Downloads:
     """A pool, and the blobs that the test has it fetch. A context manager."""
 
-    def __init__(self, folder: Path, *, connections: int = 8, stall_timeout: float = 20.0) -> None:
+    def __init__(self, folder: Path, *, connections: int = 8, per_host: int = 64, stall_timeout: float = 20.0) -> None:
         self.folder = folder
         self.pool = Pool(
             connections=connections,
             hashers=2,
             limits=Limits(connections, stall_timeout, 1.0, writeback=False),
+            connections_per_host=per_host,
         )
 
     def __enter__(self) -> Self:

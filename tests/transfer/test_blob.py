@@ -13,7 +13,7 @@ from tests.support.pulling import eventually, open_files
 from tests.transfer.doubles import MIB, Download, Downloads, FolderStaging, MemorySource, MemoryStream, Storm, content
 from towline.errors import Cancelled, DigestMismatch, SourceBusy, SourceGone, TransferError
 from towline.model.digest import Digest
-from towline.transfer.blob import BlobTransfer
+from towline.transfer import download as active
 from towline.transfer.journal import BLOCK_BYTES, Journal
 from towline.transfer.pool import Wanted
 
@@ -108,26 +108,26 @@ class TestJudging:
     ) -> None:
         """A thread is through with hashing; before it looks whether that was all, another hashes the rest."""
         through, judged, judged_twice = threading.Event(), threading.Event(), threading.Event()
-        real_step, real_finish = BlobTransfer._step, FolderStaging.finish
+        real_step, real_finish = active.Download._step, FolderStaging.finish
         data = DATA[: 2 * BLOCK_BYTES]
 
-        def step(transfer: BlobTransfer) -> object:
-            answer = real_step(transfer)
+        def step(download: active.Download) -> object:
+            answer = real_step(download)
             if answer is None and not through.is_set():
                 through.set()
                 judged.wait(20)
             return answer
 
-        def finish(staging: FolderStaging) -> None:
+        def finish(staging: FolderStaging, file: int) -> None:
             (judged_twice if judged.is_set() else judged).set()
             judged_twice.wait(0.3)
-            real_finish(staging)
+            real_finish(staging, file)
 
         def second_half_waits(stream: MemoryStream) -> None:
             if stream.at >= BLOCK_BYTES:
                 through.wait(20)
 
-        monkeypatch.setattr(BlobTransfer, "_step", step)
+        monkeypatch.setattr(active.Download, "_step", step)
         monkeypatch.setattr(FolderStaging, "finish", finish)
         download = downloads.fetch(data, MemorySource(data, before_read=second_half_waits))
         assert download.finish() == data
@@ -257,6 +257,25 @@ class TestBounds:
         with Downloads(tmp_path, connections=3) as downloads:
             downloads.fetch(DATA, source).finish()
         assert source.most_open <= 3
+
+    def test_no_host_gets_more_connections_than_it_may_and_only_a_few_blobs_are_begun_that_wait_for_one(
+        self, tmp_path: Path
+    ) -> None:
+        asked, answers = threading.Semaphore(0), threading.Event()
+
+        def waits(stream: MemoryStream) -> None:
+            asked.release()
+            answers.wait(20)
+
+        blobs = [content(10_000, seed) for seed in range(20)]
+        with Downloads(tmp_path, connections=8, per_host=2) as downloads:
+            fetched = [downloads.fetch(data, MemorySource(data, before_read=waits)) for data in blobs]
+            begun = [asked.acquire(timeout=20), asked.acquire(timeout=20), asked.acquire(timeout=0.3)]
+            held = sum(download.staging.held for download in fetched)
+            answers.set()
+            assert [download.finish() for download in fetched] == blobs
+        assert begun == [True, True, False]
+        assert held <= 8
 
     def test_a_source_that_ignores_ranges_gets_one_stream_at_a_time(self, downloads: Downloads) -> None:
         source = MemorySource(DATA)

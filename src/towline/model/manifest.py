@@ -72,12 +72,14 @@ _decoder = msgspec.json.Decoder(_Wire)
 class Manifest:
     """A model's manifest: the bytes as the registry sent them, and what they say.
 
-    `layers` keeps the manifest's order. `digest` is the SHA-256 of `raw`.
+    `layers` keeps the manifest's order; `blobs` has each distinct blob once, the layers in their order, then the
+    config. `digest` is the SHA-256 of `raw`.
     """
 
     raw: bytes = field(repr=False)
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    blobs: tuple[Descriptor, ...] = field(repr=False)
     digest: Digest
 
     @classmethod
@@ -99,12 +101,8 @@ class Manifest:
         layers = tuple(_descriptor(layer) for layer in wire.layers)
         config = _descriptor(wire.config)
         _one_size_each((*layers, config))
-        return cls(raw=raw, config=config, layers=layers, digest=Digest.of(raw))
-
-    @property
-    def blobs(self) -> tuple[Descriptor, ...]:
-        """Each distinct blob once: the layers in their order, then the config."""
-        return tuple({blob.digest: blob for blob in (*self.layers, self.config)}.values())
+        blobs = {blob.digest: blob for blob in (*layers, config)}
+        return cls(raw=raw, config=config, layers=layers, blobs=tuple(blobs.values()), digest=Digest.of(raw))
 
     @property
     def size(self) -> int:

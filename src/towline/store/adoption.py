@@ -37,7 +37,7 @@ Extents = list[tuple[int, int]]
 """Half-open ranges of bytes, sorted."""
 
 
-def adopt(layout: Layout, digest: Digest, size: int, folder: Path) -> Extents:
+def adopt(layout: Layout, digest: Digest, size: int, folder: str) -> Extents:
     """Puts what an Ollama has of the blob into `folder` as `data`; returns which bytes those are.
 
     The file is moved; while it changes, or a process has it open, it is copied instead, by reference where the file
@@ -48,11 +48,11 @@ def adopt(layout: Layout, digest: Digest, size: int, folder: Path) -> Extents:
         return []
     parts = _parts(layout, digest)
     extents = list(_extents(parts, size))
-    target = folder / "data"
+    target = f"{folder}/data"
     try:
         if not extents or partial.stat().st_size > size:
             return []
-        folder.mkdir(parents=True, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
         if _in_use(partial, parts):
             _copy(partial, target, extents)
             return extents
@@ -112,7 +112,7 @@ def _open_files() -> Iterator[os.stat_result]:
                     yield os.stat(f"{folder}/{number}")
 
 
-def _copy(source: Path, target: Path, extents: Extents) -> None:
+def _copy(source: Path, target: str, extents: Extents) -> None:
     with open(source, "rb") as reader, open(target, "wb") as writer:
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())

@@ -32,7 +32,7 @@ def make_folders(path: Path) -> None:
         sync_folder(folder.parent)
 
 
-def link(source: Path, target: Path) -> bool:
+def link(source: str, target: str) -> bool:
     """Puts the file at `source` at `target` too; False where the file system has no hard links.
 
     What stands at `target` stays if it is the same file, or of the same length; anything else is replaced in one step.
@@ -42,7 +42,7 @@ def link(source: Path, target: Path) -> bool:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError:
         if not _stands_for(target, os.stat(source)):
-            beside = source.parent / f".{uuid.uuid4().hex}"
+            beside = f"{os.path.dirname(source)}/.{uuid.uuid4().hex}"
             os.link(source, beside)
             os.rename(beside, target)
     except OSError as error:
@@ -52,7 +52,7 @@ def link(source: Path, target: Path) -> bool:
     return True
 
 
-def _stands_for(target: Path, wanted: os.stat_result) -> bool:
+def _stands_for(target: str, wanted: os.stat_result) -> bool:
     """Whether what is there is the wanted file, or as long as it; a link that leads nowhere is not."""
     try:
         there = os.stat(target)

@@ -66,9 +66,19 @@ class Layout:
         """Files on their way to a place on the blobs' file system."""
         return self.own / "tmp"
 
-    def blob(self, digest: Digest) -> Path:
-        """Where the whole blob lies, if it is here."""
-        return self.blobs / digest.file_name
+    def blob(self, digest: Digest) -> str:
+        """Where the whole blob lies, if it is here. As text, as are all paths that a pull of thousands of blobs makes
+        thousands of: to put a `Path` together takes longer than most of what is done with it.
+        """
+        return f"{self.blobs}/{digest.file_name}"
+
+    def staged(self, digest: Digest) -> str:
+        """The folder in which the blob grows."""
+        return f"{self.staging}/{digest.hex}"
+
+    def lock(self, name: str) -> str:
+        """The lock of this name: a blob's is its hex digits, a pull's `pull-` and its ticket."""
+        return f"{self.locks}/{name}"
 
     def manifest(self, name: ModelName) -> Path:
         """Where the manifest of a model lies: in the spelling that the store has, part by part, else the given one."""

@@ -15,8 +15,8 @@ from towline.errors import StoreError
 class FileLock:
     """An exclusive lock on a path. The file is removed when the lock is given back: it is not what is locked."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: str | Path) -> None:
+        self._path = os.fspath(path)
         self._file: int | None = None
 
     def acquire(self) -> bool:
@@ -27,7 +27,7 @@ class FileLock:
             try:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except FileNotFoundError:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                os.makedirs(os.path.dirname(self._path), exist_ok=True)
                 continue
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,13 +56,14 @@ class FileLock:
         """Gives the lock back; any number of times."""
         if self._file is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self._path)
+                if _is_at(self._file, self._path):  # else it was removed, and what stands there is another's
+                    os.unlink(self._path)
             os.close(self._file)
             self._file = None
 
 
 @contextlib.contextmanager
-def waiting_for(path: Path, *, timeout: float = 30.0) -> Iterator[None]:
+def waiting_for(path: str | Path, *, timeout: float = 30.0) -> Iterator[None]:
     """Holds a lock that others hold only for moments; raises as `FileLock.wait` does."""
     lock = FileLock(path)
     lock.wait(timeout)
@@ -72,7 +73,7 @@ def waiting_for(path: Path, *, timeout: float = 30.0) -> Iterator[None]:
         lock.release()
 
 
-def _is_at(file: int, path: Path) -> bool:
+def _is_at(file: int, path: str) -> bool:
     try:
         there = os.stat(path)
     except FileNotFoundError:

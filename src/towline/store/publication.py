@@ -42,7 +42,7 @@ class Publication:
         self._noprune = noprune
         ticket = uuid.uuid4().hex
         self._pins = layout.pins / ticket
-        self._lock = FileLock(layout.locks / f"pull-{ticket}")
+        self._lock = FileLock(layout.lock(f"pull-{ticket}"))
         self._replaced: set[Digest] = set()
         self._unused: list[Digest] = []
 
@@ -81,19 +81,21 @@ class Publication:
     def fetched(self, blob: Descriptor) -> None:
         """A transfer has made the blob whole: it is held fast from now on."""
         try:
-            self.staged(blob).pin(self._pin(blob))
-            if not self._pin(blob).exists():
+            if not self.staged(blob).pin(self._pin(blob)):
                 self.present(blob)
         except OSError as error:
             raise store_error(error) from None
 
     def check_space(self, missing: Iterable[Descriptor]) -> None:
         """Raises NoSpace, with what is needed and what is free, if these blobs do not fit."""
-        need = sum(blob.size - self.staged(blob).allocated for blob in missing)
+        begun: set[str] = set()
         try:
+            with contextlib.suppress(FileNotFoundError):
+                begun.update(os.listdir(self._layout.staging))
             disk = os.statvfs(self._layout.own)
         except OSError as error:
             raise store_error(error) from None
+        need = sum(b.size - (self.staged(b).allocated if b.digest.hex in begun else 0) for b in missing)
         free = disk.f_bavail * disk.f_frsize
         if need > free:
             raise NoSpace(
@@ -130,7 +132,7 @@ class Publication:
     def remove_unused(self) -> None:
         """Removes the replaced layers that still nothing uses."""
         try:
-            with waiting_for(self._layout.locks / "store"):
+            with waiting_for(self._layout.lock("store")):
                 _remove(self._layout, self._unused)
         except OSError as error:
             raise store_error(error) from None
@@ -143,7 +145,7 @@ class Publication:
         missing = self._place(self._manifest.blobs)
         if missing:
             return missing
-        with waiting_for(self._layout.locks / "store"):
+        with waiting_for(self._layout.lock("store")):
             path = self._layout.manifest(self._name)  # again: another process may have made it, in its spelling
             self._replaced |= digests_in(_read(path) or b"")
             self._write_manifest(path)
@@ -174,7 +176,7 @@ class Publication:
         sync_folder(self._layout.blobs)
         return missing
 
-    def _placed(self, blob: Descriptor, path: Path) -> bool:
+    def _placed(self, blob: Descriptor, path: str) -> bool:
         with contextlib.suppress(FileNotFoundError):
             if link(self._pin(blob), path):
                 return True
@@ -202,8 +204,8 @@ class Publication:
     def _absent(self) -> list[Descriptor]:
         return [b for b in self._manifest.blobs if not has_file(self._layout.blob(b.digest), b.size)]
 
-    def _pin(self, blob: Descriptor) -> Path:
-        return self._pins / blob.digest.file_name
+    def _pin(self, blob: Descriptor) -> str:
+        return f"{self._pins}/{blob.digest.file_name}"
 
 
 def digests_in(raw: bytes) -> set[Digest]:
@@ -231,7 +233,7 @@ def human(count: int) -> str:
 
 
 def _unreferenced(layout: Layout, candidates: set[Digest]) -> list[Digest]:
-    present = {digest for digest in candidates if layout.blob(digest).exists()}
+    present = {digest for digest in candidates if os.path.exists(layout.blob(digest))}
     try:
         return sorted(present - references(layout)) if present else []
     except OSError:
@@ -241,7 +243,7 @@ def _unreferenced(layout: Layout, candidates: set[Digest]) -> list[Digest]:
 def _remove(layout: Layout, candidates: Iterable[Digest]) -> None:
     for digest in _unreferenced(layout, set(candidates)):
         with contextlib.suppress(FileNotFoundError):
-            layout.blob(digest).unlink()
+            os.unlink(layout.blob(digest))
 
 
 def _read(path: Path) -> bytes | None:

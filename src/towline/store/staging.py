@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import shutil
-from pathlib import Path
 
 import msgspec
 
@@ -28,22 +27,22 @@ class StagedBlob:
         self._layout = layout
         self._digest = digest
         self._size = size
-        self._folder = layout.staging / digest.hex
-        self._lock = FileLock(layout.locks / digest.hex)
+        self._folder = layout.staged(digest)
+        self._lock = FileLock(layout.lock(digest.hex))
 
     @property
     def data_path(self) -> str:
         """The growing file."""
-        return os.path.join(self._folder, "data")
+        return f"{self._folder}/data"
 
     @property
     def journal_path(self) -> str:
         """What of it is to be believed."""
-        return os.path.join(self._folder, "journal")
+        return f"{self._folder}/journal"
 
     @property
-    def _whole(self) -> Path:
-        return self._folder / "whole"
+    def _whole(self) -> str:
+        return f"{self._folder}/whole"
 
     def is_whole(self) -> bool:
         """Whether the blob is here or in the store already."""
@@ -54,11 +53,19 @@ class StagedBlob:
         try:
             if not self._lock.acquire():
                 return False
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
         except OSError as error:
             self._lock.release()
             raise store_error(error) from None
         return True
+
+    def _make_folder(self) -> None:
+        try:
+            os.mkdir(self._folder)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            os.makedirs(self._folder, exist_ok=True)
 
     def promised(self) -> int:
         """Bytes that an Ollama has of the blob, by its own word."""
@@ -82,25 +89,25 @@ class StagedBlob:
             os.unlink(self._leftover)
 
     @property
-    def _leftover(self) -> Path:
-        return self._folder / "leftover"
+    def _leftover(self) -> str:
+        return f"{self._folder}/leftover"
 
     def _told_leftover(self) -> adoption.Extents:
         try:
-            told = msgspec.json.decode(self._leftover.read_bytes(), type=list[tuple[int, int]])
+            with open(self._leftover, "rb") as file:
+                told = msgspec.json.decode(file.read(), type=list[tuple[int, int]])
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return []
         return [(start, stop) for start, stop in told if 0 <= start < stop <= self._size]
 
-    def finish(self) -> None:
-        """The data is verified: makes it last, and then `whole`. Raises StoreError."""
+    def finish(self, file: int) -> None:
+        """The data, which is open as `file`, is verified: makes it last, and then `whole`. Raises StoreError."""
         try:
-            file = os.open(self.data_path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                os.fchmod(file, 0o644)
-                self._sync(file)
-            finally:
-                os.close(file)
+            os.fchmod(file, 0o644)
+            self._sync(file)
+            # Where somebody removed the store, and its locks with it, another download may have begun here by now.
+            if not os.path.samestat(os.fstat(file), os.stat(self.data_path)):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             os.rename(self.data_path, self._whole)
         except OSError as error:
             raise store_error(error) from None
@@ -117,14 +124,17 @@ class StagedBlob:
 
     def discard(self) -> None:
         """Removes what is here."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._folder):
+                os.unlink(f"{self._folder}/{name}")
+            os.rmdir(self._folder)
 
     def release(self) -> None:
         """Gives the lock back, and removes the folder if the blob is in the store meanwhile."""
         self._lock.release()
         self.clean()
 
-    def place(self, target: Path) -> bool:
+    def place(self, target: str) -> bool:
         """Links the whole blob to `target`, or moves it where there are no hard links; False where it is not here."""
         try:
             if not link(self._whole, target):
@@ -133,10 +143,12 @@ class StagedBlob:
             return False
         return True
 
-    def pin(self, target: Path) -> None:
-        """Links the whole blob to `target` if it is here, and if that can be done. Raises OSError."""
-        with contextlib.suppress(FileNotFoundError):
-            link(self._whole, target)
+    def pin(self, target: str) -> bool:
+        """Links the whole blob to `target` if it is here, and if that can be done; whether it was. Raises OSError."""
+        try:
+            return link(self._whole, target)
+        except FileNotFoundError:
+            return False
 
     @property
     def allocated(self) -> int:
@@ -152,9 +164,9 @@ class StagedBlob:
         Called after the blob was linked into the store, and after the lock was given back: the later of the two finds
         both true.
         """
-        if not self._folder.exists() or not has_file(self._layout.blob(self._digest), self._size):
+        if not has_file(self._layout.blob(self._digest), self._size) or not os.path.exists(self._folder):
             return
-        lock = FileLock(self._layout.locks / self._digest.hex)
+        lock = FileLock(self._layout.lock(self._digest.hex))
         try:
             if lock.acquire():
                 self.discard()
@@ -164,7 +176,7 @@ class StagedBlob:
             lock.release()
 
 
-def has_file(path: Path, size: int) -> bool:
+def has_file(path: str, size: int) -> bool:
     """Whether a file of this size is there."""
     try:
         return os.stat(path).st_size == size

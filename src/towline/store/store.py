@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -90,17 +91,17 @@ class Store:
 
     def blob_path(self, digest: Digest) -> Path:
         """Where the blob lies, if it is here."""
-        return self._layout.blob(digest)
+        return Path(self._layout.blob(digest))
 
     def has_blob(self, digest: Digest, size: int | None = None) -> bool:
         """Whether the blob is here, of this size if one is given."""
         path = self._layout.blob(digest)
-        return path.is_file() if size is None else has_file(path, size)
+        return os.path.isfile(path) if size is None else has_file(path, size)
 
     def weights_path(self, model: StoredModel) -> Path | None:
         """The file of the weights, if the model has any and it is here."""
         layer = model.manifest.layer(MODEL_LAYER)
-        return self._layout.blob(layer.digest) if layer and self.has_blob(layer.digest) else None
+        return self.blob_path(layer.digest) if layer and self.has_blob(layer.digest) else None
 
     def publication(self, name: ModelName, manifest: Manifest) -> Publication:
         """Begins to bring a model in. Raises StoreError."""

@@ -19,14 +19,14 @@ def sweep(layout: Layout, *, staging_ttl: float) -> None:
     Nothing here is worth an error: what cannot be removed now is removed another time.
     """
     for folder in _entries(layout.pins):
-        _remove_if_free(folder, FileLock(layout.locks / f"pull-{folder.name}"))
+        _remove_if_free(folder, FileLock(layout.lock(f"pull-{folder.name}")))
     for folder in _entries(layout.staging):
         published = (layout.blobs / f"sha256-{folder.name}").exists()
         if published or time.time() - _last_touched(folder) > staging_ttl:
-            _remove_if_free(folder, FileLock(layout.locks / folder.name))
+            _remove_if_free(folder, FileLock(layout.lock(folder.name)))
     for file in _entries(layout.locks):
         with contextlib.suppress(OSError):
-            lock = FileLock(file)
+            lock = FileLock(str(file))
             if lock.acquire():
                 lock.release()
 

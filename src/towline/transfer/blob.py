@@ -1,67 +1,29 @@
-"""One blob on its way from its sources to its staging, shared by everyone who wants it.
+"""The transfer of one blob, from its sources to its staging, shared by everyone who wants it.
 
-    new ──prepare──► active ──front reaches the end, digest right──► done
-     ▲ │                │  ▲
-     │ └ lock is held   │  └── digest wrong: all again, from another source
-     └── elsewhere      └────► failed, cancelled: what arrived stays, journaled
+    new ──prepare──► active ──► concluded: whole, failed, or cancelled
+     ▲ │
+     │ └ another process has the lock
+     └── elsewhere
 
-The pool's threads call `take` to learn what to do next and then do it. Closing waits for nobody: whoever leaves last
-closes the file and gives the lock back.
+What it is while it is active is a `Download`: made when its turn comes and dropped at the end, as thousands may wait.
 """
 
 from __future__ import annotations
 
 import enum
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
-from towline.errors import Cancelled, SourceBusy, SourceError, TowlineError, TransferError, store_error
+from towline.errors import Cancelled, TowlineError, TransferError
 from towline.model.digest import Digest
-from towline.transfer.front import Front
-from towline.transfer.growing import GrowingFile
-from towline.transfer.health import Health
-from towline.transfer.journal import BLOCK_BYTES, Block
-from towline.transfer.pace import Pace
-from towline.transfer.protocols import BlobSource, ByteStream, Staging
+from towline.transfer.download import CROWDED, LOOK_AGAIN, NEVER, Crew, Download, Limits, Work, meaning
+from towline.transfer.growing import journaled, promised
+from towline.transfer.journal import BLOCK_BYTES
+from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
-from towline.transfer.segments import Plan, Segment
 from towline.transfer.slots import Slots
-from towline.transfer.suppliers import Suppliers
-
-INLINE_BYTES = 4 << 20
-"""Blobs up to this size are hashed by the thread that receives them: handing them over would cost more."""
-
-LEAD_BYTES = 64 << 20
-"""How far what arrives may be ahead of the hash. Where the hash is what a download waits for, to receive any faster
-only takes the processor from it, and leaves a long wait after the last byte.
-"""
-
-FLUSH_SECONDS = 0.5
-"""A block that fills slower than this is written as far as it is: progress shows, and little is lost to a crash."""
-
-_HASH_PAUSE = 0.004
-
-LOOK_AGAIN = 0.25
-"""Seconds between two looks at what only another process, or time itself, changes."""
-
-NEVER = float("inf")
-
-Work = Callable[[memoryview], None]
-
-_log = logging.getLogger("towline")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds one transfer; times in seconds."""
-
-    connections: int = 8
-    stall_timeout: float = 30.0
-    refused_timeout: float = 4.0
-    writeback: bool = True
 
 
 class _State(enum.Enum):
@@ -72,7 +34,29 @@ class _State(enum.Enum):
 
 
 class BlobTransfer:
-    """See the module. `poke` tells the pool to ask again, `hash_soon` to have a hashing thread call `advance`."""
+    """See the module. `poke` tells the pool to ask again, `hash_soon` has a hashing thread do some work."""
+
+    __slots__ = (
+        "__weakref__",
+        "_download",
+        "_hash_soon",
+        "_last_growth",
+        "_limits",
+        "_listeners",
+        "_lock",
+        "_next_look",
+        "_poke",
+        "_rates",
+        "_shown",
+        "_slots",
+        "_sources",
+        "_staging",
+        "_state",
+        "digest",
+        "error",
+        "found",
+        "size",
+    )
 
     def __init__(
         self,
@@ -85,48 +69,34 @@ class BlobTransfer:
         slots: Slots,
         rates: Sequence[Rate] = (),
         poke: Callable[[BlobTransfer], None],
-        hash_soon: Callable[[BlobTransfer], None],
+        hash_soon: Callable[[Work], None],
     ) -> None:
         self.digest = digest
         self.size = size
         self.error: TowlineError | None = None
         """Why it failed, once it is over."""
+        self.found = promised(staging, digest, size)
+        """Bytes that were on disk when the transfer began."""
+        self._sources = sources
+        self._staging = staging
         self._limits = limits
         self._slots = slots
-        self._suppliers = Suppliers(digest, sources, limits.refused_timeout, slots)
-        self._rates = tuple(rates)
-        self._growing = GrowingFile(staging, digest, size, writeback=limits.writeback)
+        self._rates = rates
         self._poke = poke
         self._hash_soon = hash_soon
         self._lock = threading.Lock()
         self._state = _State.NEW
-        self._listeners: list[Callable[[], None]] = []
-        self._plan = Plan(size)
-        self._pace = Pace(limits.connections)
-        self._front = Front()
-        self.found = self._growing.promised()
-        """Bytes that were on disk when the transfer began."""
+        self._download: Download | None = None
+        self._listeners: tuple[Callable[[], None], ...] = ()
         self._shown = self.found
-        self._busy = 0
-        self._hashing = False
-        self._discard = False
-        self._closed = False
-        self._ready_at = 0.0
-        self._streams: dict[Segment, ByteStream] = {}
-        self._fed_by: dict[Segment, Health] = {}
         self._next_look = 0.0
-        self._last_byte = 0.0
-        self._last_error: SourceError | None = None
-        self._recovered_to = 0
-        self._inherited = False
-        self._over = threading.Event()
-
-    # What watchers see
+        self._last_growth = 0.0
 
     @property
     def completed(self) -> int:
         """Bytes to show: never falls, and is `size` only once the digest is verified."""
-        return self._shown
+        download = self._download
+        return max(self._shown, download.shown) if download is not None else self._shown
 
     @property
     def concluded(self) -> bool:
@@ -137,385 +107,112 @@ class BlobTransfer:
         """`callback` runs once, on some thread, when the transfer is over: at once if it is already."""
         with self._lock:
             if self._state is not _State.CONCLUDED:
-                self._listeners.append(callback)
+                self._listeners += (callback,)
                 return
         callback()
 
     def offer(self, sources: Sequence[BlobSource]) -> None:
         """Further sources, from another caller who wants the same blob."""
         with self._lock:
-            new = self._suppliers.offer(sources)
-        if new:
-            self._poke(self)
+            download = self._download
+            if download is None:
+                self._sources = [*self._sources, *sources]
+        if download is not None:
+            download.offer(sources)
 
     def cancel(self) -> None:
         """Nobody wants it any longer. What arrived stays; the place is free when the last thread has left."""
         self._conclude(Cancelled("the download was stopped"))
 
-    # What the pool does
-
     def take(self, now: float) -> Work | float:
-        """What a free thread should do now, or the time (of `time.monotonic`) at which to ask again."""
+        """What a free thread should do now; or the time of `time.monotonic` at which to ask again, `NEVER` or
+        `CROWDED`.
+        """
         with self._lock:
-            try:
-                work = self._take(now)
-            except Exception as error:  # noqa: BLE001 - see `_meaning`
-                work = self._meaning(error)
-        if isinstance(work, TowlineError):
-            self._conclude(work)
-            return NEVER
-        return work
-
-    def _take(self, now: float) -> Work | float | TowlineError:
-        if self._state is _State.NEW:
-            return self._begin(now)
-        if self._state is not _State.ACTIVE:
-            return NEVER
-        health = self._suppliers.pick(now)
-        if isinstance(health, Health) and not self._plan.active:
-            self._forgive_waiting(max(self._ready_at, health.not_before), now)
-        if health == NEVER:
-            return now + LOOK_AGAIN
-        deadline = self._last_byte + self._limits.stall_timeout
-        if now >= deadline and (self._last_error or self._plan.active):
-            return self._stalled()
-        if isinstance(health, Health):
-            return self._take_segment(health, now)
-        if self._plan.active or self._plan.complete:
-            return now + LOOK_AGAIN
-        if health is not None:
-            return min(health, deadline)
-        return now if self._suppliers.turn_back() else self._suppliers.failure
+            if self._state is _State.NEW:
+                return self._begin(now)
+            download = self._download if self._state is _State.ACTIVE else None
+        return download.take(now) if download is not None else NEVER
 
     def _begin(self, now: float) -> Work | float:
         if now < self._next_look:
             return self._next_look
+        if self._sources and not any(self._slots.free(str(source)) for source in self._sources):
+            return CROWDED
         self._state = _State.PREPARING
-        self._busy += 1
         return self._prepare
-
-    def _forgive_waiting(self, since: float, now: float) -> None:
-        """To wait for a free thread is no stall."""
-        self._last_byte += max(0.0, now - since)
-        self._ready_at = now
-
-    def _take_segment(self, health: Health, now: float) -> Work | float:
-        plan = self._plan
-        segment = self._next_segment(health, now)
-        late = self._cancel_overtaken()
-        if segment is None:
-            return now + LOOK_AGAIN if plan.active else NEVER
-        slow = (self._fed_by[each] for each in (*late, *plan.silent(now)) if each in self._fed_by)
-        supplier = self._fed_by[segment] = self._suppliers.spare(health, slow, now)
-        self._busy += 1
-        self._slots.take(str(supplier.source))
-        return lambda buffer: self._fetch(plan, segment, supplier, buffer)
-
-    def _next_segment(self, health: Health, now: float) -> Segment | None:
-        plan, pace = self._plan, self._pace
-        if not health.source.ranged:
-            return plan.next(now, whole=True) if not plan.active else None
-        allowed = min(pace.connections + len(plan.silent(now)), self._limits.connections)
-        if len(plan.active) < allowed:
-            return plan.next(now, typical=pace.typical)
-        if self._rates:
-            return None  # connections that wait for the limit are not slow
-        return plan.rescue(now, typical=pace.typical) if len(plan.active) <= self._limits.connections else None
-
-    def _cancel_overtaken(self) -> list[Segment]:
-        late = [segment for segment in self._streams if segment.overtaken]
-        for segment in late:
-            self._streams[segment].cancel()
-        return late
-
-    def _stalled(self) -> TowlineError:
-        why = str(self._last_error or f"{self._suppliers} sends nothing")
-        return TransferError(f"no data for {self._limits.stall_timeout:g} s: {why}; pull again to go on from here")
-
-    # Beginning
 
     def _prepare(self, buffer: memoryview) -> None:
         try:
-            if not self._growing.staging.acquire():
-                self._follow()
-            elif self._growing.staging.is_whole():
-                self._conclude(None)
+            if self._staging.acquire():
+                self._enter()
             else:
-                self._open()
-                if self.size == 0:
-                    self._judge()
-        except Exception as error:  # noqa: BLE001 - see `_meaning`
-            self._conclude(self._meaning(error))
-        finally:
-            self._leave()
+                self._follow()
+        except Exception as error:  # noqa: BLE001 - see `meaning`
+            self._conclude(meaning(error, self.digest))
         work = self.take(time.monotonic()) if self.size <= BLOCK_BYTES else NEVER
         if isinstance(work, float):
             self._poke(self)
         else:  # a blob of one block: to wake another thread would cost more than to fetch it here
             work(buffer)
 
+    def _enter(self) -> None:
+        """The place is ours."""
+        try:
+            whole = self._staging.is_whole()
+        except BaseException:
+            self._staging.release()
+            raise
+        if whole:
+            self._staging.release()
+            self._conclude(None)
+            return
+        download = self._made()
+        if download is None:
+            self._staging.release()
+            return
+        download.begin()
+        with self._lock:
+            if self._state is _State.PREPARING:
+                self._state = _State.ACTIVE
+
+    def _made(self) -> Download | None:
+        """The download; None where nobody wants it any longer."""
+        crew = Crew(partial(self._poke, self), self._hash_soon, self._conclude)
+        with self._lock:
+            if self._state is _State.PREPARING:
+                self._download = Download(
+                    self.digest,
+                    self.size,
+                    self._sources,
+                    self._staging,
+                    self._limits,
+                    slots=self._slots,
+                    rates=self._rates,
+                    crew=crew,
+                )
+            return self._download
+
     def _follow(self) -> None:
         """Another process has the lock: looks at what it has done, and again later."""
-        if self._growing.staging.is_whole():
+        if self._staging.is_whole():
             self._conclude(None)
             return
         now = time.monotonic()
-        shown = self._growing.journaled()
+        shown = journaled(self._staging, self.digest, self.size)
         with self._lock:
-            if shown > self._shown or not self._last_byte:
-                self._last_byte = now
+            if shown > self._shown or not self._last_growth:
+                self._last_growth = now
             self._shown = max(self._shown, shown)
             if self._state is _State.PREPARING:
                 self._state = _State.NEW
             self._next_look = now + LOOK_AGAIN
-            silent = now - self._last_byte
+            silent = now - self._last_growth
         if silent > 2 * self._limits.stall_timeout:
             raise TransferError(
                 f"another process holds the download of {self.digest.short} and makes no progress; "
                 "stop it and pull again"
             )
-
-    def _open(self) -> None:
-        found = self._growing.open()
-        with self._lock:
-            self._inherited = bool(found.extents)
-            self._plan = Plan(self.size, found.ranges)
-            self._front = Front(found.blocks)
-            self._recovered_to = max((stop for _, stop in self._plan.done), default=0)
-            self._last_byte = self._ready_at = time.monotonic()
-            if self._state is _State.PREPARING:
-                self._state = _State.ACTIVE
-            self._show()
-            hashing = self._start_hashing()
-        if hashing:
-            self._hash_soon(self)
-
-    # Fetching
-
-    def _fetch(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview) -> None:
-        error: TowlineError | None = None
-        try:
-            self._receive(plan, segment, health, buffer)
-        except Exception as caught:  # noqa: BLE001 - see `_meaning`
-            error = self._meaning(caught)
-        now = time.monotonic()
-        with self._lock:
-            self._streams.pop(segment, None)
-            self._fed_by.pop(segment, None)
-            self._slots.give_back(str(health.source))
-            plan.release(segment)
-            if not plan.active:
-                self._ready_at = now
-            if isinstance(error, SourceError):
-                health.failed(error, now)
-                self._last_error = error
-        if error is not None and not isinstance(error, (SourceError, Cancelled)):
-            self._conclude(error)
-        self._leave()
-        if self._state is not _State.CONCLUDED:
-            self._poke(self)
-
-    def _receive(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview) -> None:
-        """Reads the segment and writes it in blocks, as long as nobody takes it over."""
-        start = segment.pos if health.source.ranged else 0
-        stream = health.source.open(start, segment.stop)
-        with self._lock:
-            if self._state is not _State.ACTIVE:
-                raise Cancelled("the download was stopped")
-            self._streams[segment] = stream
-        with stream:
-            self._skip(stream, segment.pos - start, buffer)
-            self._fill(stream, plan, segment, health, buffer)
-
-    def _skip(self, stream: ByteStream, count: int, buffer: memoryview) -> None:
-        """Reads and drops what comes before the segment, from a source that ignores ranges."""
-        while count:
-            count -= self._read(stream, buffer[:count])
-
-    def _fill(self, stream: ByteStream, plan: Plan, segment: Segment, health: Health, buffer: memoryview) -> None:
-        filled = 0
-        written = time.monotonic()
-        try:
-            while room := buffer[filled : segment.remaining]:
-                count = self._read(stream, room)
-                filled += count
-                self._note(segment, count)
-                if filled >= min(BLOCK_BYTES, segment.remaining) or self._last_byte - written >= FLUSH_SECONDS:
-                    length, filled, written = filled, 0, self._last_byte
-                    self._write(plan, segment, health, buffer, length)
-                    self._hold_to_hash()
-        finally:
-            if filled:
-                self._write(plan, segment, health, buffer, filled)
-
-    def _read(self, stream: ByteStream, room: memoryview) -> int:
-        """Takes what has come, at least a byte, and holds to the limits of bandwidth."""
-        step = min([BLOCK_BYTES, *(rate.step for rate in self._rates)])
-        count = stream.readinto(room[:step])
-        if not count:
-            raise SourceBusy("the source ended early")
-        self._last_byte = time.monotonic()
-        self._hold_to_rates(count, self._last_byte)
-        return count
-
-    def _hold_to_rates(self, count: int, now: float) -> None:
-        pause = max((rate.spend(count, now) for rate in self._rates), default=0.0)
-        if pause and self._over.wait(pause):
-            raise Cancelled("the download was stopped")
-        if pause:
-            self._last_byte = time.monotonic()
-
-    def _hold_to_hash(self) -> None:
-        while self._lead() > LEAD_BYTES:
-            if self._over.wait(_HASH_PAUSE):
-                raise Cancelled("the download was stopped")
-            self._last_byte = time.monotonic()
-
-    def _lead(self) -> int:
-        """Bytes that came and that the hash could take. What an earlier run left does not count: it was not received
-        too fast, and the hash may have to wait for the disk.
-        """
-        with self._lock:
-            position = self._front.position
-            return self._plan.done.run_from(position) - position if position >= self._recovered_to else 0
-
-    def _note(self, segment: Segment, count: int) -> None:
-        segment.received += count
-        with self._lock:
-            more = self._pace.received(count, self._last_byte)
-        if more:
-            self._poke(self)
-
-    def _write(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview, length: int) -> None:
-        """Writes and journals the block at the start of `buffer`; what another segment took over is dropped."""
-        with self._lock:
-            start, count = plan.claim(segment, length)
-        if not count:
-            return
-        block = buffer[:count]
-        try:
-            self._growing.write(block, start)
-        except OSError:
-            with self._lock:
-                plan.unclaim(start, start + count)
-            raise
-        with self._lock:
-            plan.landed(start, start + count)
-            health.delivers()
-            self._last_error = None
-            self._show()
-            hashing = self._start_hashing()
-        if not hashing:
-            return
-        if self.size <= INLINE_BYTES:
-            if self._front.position == start:
-                self._front.feed(block)
-            self._hash(buffer)
-            self._leave()
-        else:
-            self._hash_soon(self)
-
-    # Hashing
-
-    def _start_hashing(self) -> bool:
-        """Whether the caller must see to hashing: something can be hashed and nobody does. Under lock."""
-        position = self._front.position
-        if self._hashing or self._state is not _State.ACTIVE or self._plan.done.run_from(position) <= position:
-            return False
-        self._hashing = True
-        self._busy += 1
-        return True
-
-    def advance(self, buffer: memoryview) -> None:
-        """Hashes what can be hashed; called by one thread for every `hash_soon`."""
-        try:
-            self._hash(buffer)
-        finally:
-            self._leave()
-
-    def _hash(self, buffer: memoryview) -> None:
-        try:
-            while (step := self._step()) is not None:
-                length, block = step
-                if not length:
-                    return self._judge()
-                data = buffer[:length]
-                self._growing.read(data, self._front.position)
-                if block is None or block.matches(data):
-                    self._front.feed(data)
-                    self._growing.settle(self._front.position)
-                else:
-                    self._disbelieve(block)
-        except Exception as error:  # noqa: BLE001 - see `_meaning`
-            self._conclude(self._meaning(error))
-        return None
-
-    def _step(self) -> tuple[int, Block | None] | None:
-        """What to hash next; with None hashing is over for now, and the next bytes that land start it again.
-
-        A length of 0 means that all is hashed: whoever is told so judges, and nobody else, as `_hashing` stays.
-        """
-        with self._lock:
-            if self._state is _State.ACTIVE and self._front.position == self.size:
-                return 0, None
-            stop = self._plan.done.run_from(self._front.position)
-            if self._state is not _State.ACTIVE or stop <= self._front.position:
-                self._hashing = False
-                return None
-            return self._front.step(stop)
-
-    def _disbelieve(self, block: Block) -> None:
-        """The disk does not hold what the journal says: those bytes are fetched again."""
-        with self._lock:
-            self._front.disbelieve(block)
-            self._plan.unclaim(block.start, block.stop)
-        self._poke(self)
-
-    def _judge(self) -> None:
-        """All bytes are there and hashed: right, or all again."""
-        if self._front.digest() == self.digest:
-            try:
-                self._growing.staging.finish()
-            except TowlineError as error:
-                self._conclude(error)
-            else:
-                self._conclude(None)
-            return
-        with self._lock:
-            again = self._begin_anew()
-        if again:
-            self._poke(self)
-        else:
-            self._discard = True
-            self._conclude(self._suppliers.mismatch)
-
-    def _begin_anew(self) -> bool:
-        """Forgets all bytes; False when to fetch them again is no use. Under lock."""
-        if not self._inherited and not (self.size and self._suppliers.blame()):
-            return False
-        self._inherited = False  # what another program left may well have been what was wrong
-        self._hashing = False
-        self._plan = Plan(self.size)
-        self._front = Front()
-        self._growing.forget()
-        self._last_byte = self._ready_at = time.monotonic()
-        return True
-
-    # Ending
-
-    def _meaning(self, error: Exception) -> TowlineError:
-        """What an exception means for the transfer. One that nobody expected ends it, and not the thread, which has
-        other transfers to serve.
-        """
-        if isinstance(error, TowlineError):
-            return error
-        if isinstance(error, OSError):
-            return store_error(error)
-        _log.error("downloading %s failed by a fault in towline", self.digest, exc_info=error)
-        return TransferError(f"downloading {self.digest} failed by a fault in towline ({type(error).__name__})")
-
-    def _show(self) -> None:
-        self._shown = max(self._shown, min(self._plan.done.total, max(self.size - 1, 0)))
 
     def _conclude(self, error: TowlineError | None) -> None:
         with self._lock:
@@ -523,26 +220,11 @@ class BlobTransfer:
                 return
             self._state = _State.CONCLUDED
             self.error = error
-            self._over.set()
-            if error is None:
-                self._shown = self.size
-            streams = list(self._streams.values())
-            listeners, self._listeners = self._listeners, []
-        for stream in streams:
-            stream.cancel()
-        self._close_if_left()
+            self._shown = self.completed if error is not None else self.size
+            download, self._download = self._download, None
+            listeners, self._listeners = self._listeners, ()
+            self._sources = ()
+        if download is not None:
+            download.stop()
         for listener in listeners:
             listener()
-
-    def _leave(self) -> None:
-        """A thread is through; the last one to leave a transfer that is over closes its place."""
-        with self._lock:
-            self._busy -= 1
-        self._close_if_left()
-
-    def _close_if_left(self) -> None:
-        with self._lock:
-            if self._busy or self._closed or self._state is not _State.CONCLUDED:
-                return
-            self._closed = True
-        self._growing.close(keep=not self._discard)

@@ -13,6 +13,7 @@ from towline.transfer.protocols import Staging
 WRITEBACK_BYTES = 16 << 20
 """Bytes after which the disk is asked to begin writing them."""
 
+_MAKE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _CLOSED = -1
 
 
@@ -29,6 +30,21 @@ class Found:
         return [*self.extents, *((block.start, block.stop) for block in self.blocks)]
 
 
+def promised(staging: Staging, digest: Digest, size: int) -> int:
+    """Bytes that are there at a glance, without the lock: all only where the whole blob is."""
+    if staging.is_whole():
+        return size
+    if size <= BLOCK_BYTES:
+        return 0
+    return min(journaled(staging, digest, size) + staging.promised(), size - 1)
+
+
+def journaled(staging: Staging, digest: Digest, size: int) -> int:
+    """Bytes that the journal tells of, whoever writes it: fewer than all. Needs no lock."""
+    told = followed_bytes(staging.journal_path, size, digest) if size > BLOCK_BYTES else 0
+    return min(told, max(size - 1, 0))
+
+
 class GrowingFile:
     """The file in a staging. Writing and reading are safe from threads; the rest is for one at a time, with the lock.
 
@@ -36,8 +52,7 @@ class GrowingFile:
     """
 
     def __init__(self, staging: Staging, digest: Digest, size: int, *, writeback: bool) -> None:
-        self.staging = staging
-        self._digest = digest
+        self._staging = staging
         self._size = size
         self._large = size > BLOCK_BYTES
         self._writeback = writeback
@@ -45,22 +60,14 @@ class GrowingFile:
         self._file = _CLOSED
         self._begun = 0
 
-    def promised(self) -> int:
-        """Bytes that are there at a glance, without the lock: all only where the whole blob is."""
-        if self.staging.is_whole():
-            return self._size
-        return min(self.journaled() + self.staging.promised(), self._size - 1) if self._large else 0
-
-    def journaled(self) -> int:
-        """Bytes that the journal tells of, whoever writes it: fewer than all. Needs no lock."""
-        told = followed_bytes(self.staging.journal_path, self._size, self._digest) if self._large else 0
-        return min(told, max(self._size - 1, 0))
-
     def open(self) -> Found:
         """Opens or makes the file, and tells what of it is to be believed until it is hashed. Raises OSError."""
-        extents = self.staging.leftover() if self._large else []
-        self._file = os.open(self.staging.data_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        blocks = self._journal.recover() if self._large else []
+        if not self._large:
+            self._file = os.open(self._staging.data_path, _MAKE | os.O_TRUNC, 0o644)
+            return Found([], [])
+        extents = self._staging.leftover()
+        self._file = os.open(self._staging.data_path, _MAKE, 0o644)
+        blocks = self._journal.recover()
         if os.fstat(self._file).st_size != self._size:
             os.ftruncate(self._file, self._size)
         return Found(blocks, extents)
@@ -81,10 +88,14 @@ class GrowingFile:
             disk.start_writeback(self._file, self._begun, stop - self._begun)
             self._begun = stop
 
+    def finish(self) -> None:
+        """What was written is verified: makes it last, and then the whole blob. Raises StoreError."""
+        self._staging.finish(self._file)
+
     def forget(self) -> None:
         """Nothing that was written, or left, is to be believed any longer. Raises OSError."""
         self._journal.reset()
-        self.staging.forget_leftover()
+        self._staging.forget_leftover()
         self._begun = 0
 
     def close(self, *, keep: bool) -> None:
@@ -93,5 +104,5 @@ class GrowingFile:
         if self._file != _CLOSED:
             os.close(self._file)
             if not keep:
-                self.staging.discard()
-        self.staging.release()
+                self._staging.discard()
+        self._staging.release()

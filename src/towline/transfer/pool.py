@@ -11,7 +11,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from towline.model.digest import Digest
-from towline.transfer.blob import NEVER, BlobTransfer, Limits, Work
+from towline.transfer.blob import BlobTransfer
+from towline.transfer.download import CROWDED, NEVER, Limits, Work
 from towline.transfer.journal import BLOCK_BYTES
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
@@ -63,6 +64,16 @@ class _Group:
     queue: deque[_Entry] = field(default_factory=deque)
     workers: int = 0
 
+    def neediest(self) -> _Entry:
+        """The entry with the fewest threads, among the first of the queue; the first of several."""
+        best = self.queue[0]
+        for entry in itertools.islice(self.queue, _LOOK_AHEAD):
+            if not entry.workers:
+                return entry
+            if entry.workers < best.workers:
+                best = entry
+        return best
+
 
 class Pool:
     """All transfers of one process, on at most `connections` receiving and `hashers` hashing threads.
@@ -93,7 +104,7 @@ class Pool:
         self._ticket = itertools.count()
         self._idle = 0
         self._workers: list[threading.Thread] = []
-        self._to_hash: deque[BlobTransfer] = deque()
+        self._to_hash: deque[Work] = deque()
         self._hash_wake = threading.Condition()
         self._hash_idle = 0
         self._hash_threads: list[threading.Thread] = []
@@ -224,19 +235,20 @@ class Pool:
     def _choose(self, now: float) -> tuple[_Entry, Work] | None:
         for owner, group in sorted(self._groups.items(), key=lambda item: item[1].workers):
             while group.queue:
-                ahead = itertools.islice(group.queue, _LOOK_AHEAD)
-                entry = min(ahead, key=lambda entry: entry.workers)
+                entry = group.neediest()
                 answer = entry.transfer.take(now)
                 if not isinstance(answer, float):
                     entry.workers += 1
                     self._count(owner, 1)
                     return entry, answer
+                if answer == CROWDED:
+                    break
                 group.queue.remove(entry)
                 entry.queued = False
                 if answer != NEVER:
                     entry.due = answer
                     heapq.heappush(self._later, (answer, next(self._ticket), entry))
-            if not group.workers:
+            if not group.workers and not group.queue:
                 del self._groups[owner]
         return None
 
@@ -248,9 +260,9 @@ class Pool:
 
     # Hashing
 
-    def _hash_soon(self, transfer: BlobTransfer) -> None:
+    def _hash_soon(self, work: Work) -> None:
         with self._hash_wake:
-            self._to_hash.append(transfer)
+            self._to_hash.append(work)
             if self._hash_idle:
                 self._hash_wake.notify()
             elif len(self._hash_threads) < self._hashers and not self._nothing_comes:
@@ -266,8 +278,8 @@ class Pool:
                     self._hash_idle += 1
                     self._hash_wake.wait()
                     self._hash_idle -= 1
-                transfer = self._to_hash.popleft()
-            transfer.advance(buffer)
+                work = self._to_hash.popleft()
+            work(buffer)
 
 
 def _start(target: Callable[[], None], name: str) -> threading.Thread:

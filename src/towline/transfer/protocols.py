@@ -68,8 +68,10 @@ class Staging(Protocol):
     def forget_leftover(self) -> None:
         """What was left proved wrong, or may have. Needs the lock."""
 
-    def finish(self) -> None:
-        """The growing file is verified: makes it durable, then the whole blob. Needs the lock. Raises StoreError."""
+    def finish(self, file: int) -> None:
+        """The growing file, which is open as `file`, is verified: makes it durable, then the whole blob. Needs the
+        lock. Raises StoreError.
+        """
 
     def discard(self) -> None:
         """What is here proved wrong: removes it. Needs the lock."""
