@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.certificates import Authority
 from tests.support.components import require
@@ -16,6 +17,9 @@ from tests.support.nginx import Nginx
 from tests.support.registry import FaultRegistry
 
 DaemonFactory = Callable[..., Daemon]
+
+settings.register_profile("towline", deadline=None)  # a busy machine is no failure
+settings.load_profile("towline")
 
 
 @pytest.fixture

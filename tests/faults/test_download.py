@@ -201,6 +201,16 @@ class TestCured:
         pulling.pull(name, model)
         assert stall.reached.is_set()
 
+    def test_what_came_before_a_connection_fell_silent_is_on_disk_while_it_is(
+        self, registry: FaultRegistry, pulling: Pulling, model: Model
+    ) -> None:
+        name = registry.add(model, "library/model")
+        stall = Stall(after=100_000)
+        registry.fail(both(blob(model.weights), starting_at(0)), stall, times=None)
+        following = pulling.start(name).until_completed(model.weights, 100_000)
+        stall.release()
+        following.finish(model)
+
     def test_a_slow_connection_among_fast_ones_does_not_hold_the_pull_up(
         self, registry: FaultRegistry, pulling: Pulling, model: Model
     ) -> None:

@@ -60,9 +60,18 @@ def read(source: RegistryBlob, start: int = 0, stop: int = BLOB.size, *, step: i
 def drain(stream: RangeStream, received: bytearray | None = None, *, step: int = 100_000) -> None:
     """Reads to the end; what came before an error is in `received`."""
     buffer = memoryview(bytearray(step))
-    while count := stream.readinto(buffer):
-        if received is not None:
+    while (count := stream.readinto(buffer)) != 0:
+        if received is not None and count is not None:
             received += buffer[:count]
+
+
+def lulled(stream: RangeStream, received: bytearray, stall: faults.Stall) -> None:
+    """Reads until the stream tells of a silence, which is over then."""
+    buffer = memoryview(bytearray(100_000))
+    while (count := stream.readinto(buffer)) is not None:
+        received += buffer[:count]
+    assert stall.reached.is_set()
+    stall.release()
 
 
 @contextlib.contextmanager
@@ -138,7 +147,7 @@ class TestRanges:
     def test_the_end_comes_once_all_bytes_did_and_stays(self, source: Source) -> None:
         buffer = memoryview(bytearray(10))
         with source().open(0, 10) as stream:
-            while stream.readinto(buffer):
+            while stream.readinto(buffer) != 0:
                 pass
             assert stream.readinto(buffer) == 0
 
@@ -207,6 +216,19 @@ class TestLies:
     def test_silence_is_a_failure_after_the_bound(self, source: Source, registry: FaultRegistry) -> None:
         registry.fail(blob(), faults.Stall(after=500))
         assert "in time" in refused(source(stall_timeout=1.0), SourceBusy)
+
+    @pytest.mark.parametrize("after", [0, 1, 500, 9000, 300_000])
+    def test_a_shorter_silence_is_told_and_nothing_is_lost(
+        self, source: Source, registry: FaultRegistry, after: int
+    ) -> None:
+        stall = faults.Stall(after=after)
+        registry.fail(blob(), stall)
+        received = bytearray()
+        with source().open(0, BLOB.size) as stream:
+            lulled(stream, received, stall)
+            assert bytes(received) == BLOB.data[:after]
+            drain(stream, received)
+        assert bytes(received) == BLOB.data
 
 
 class TestCancelling:
@@ -362,6 +384,18 @@ class TestTls:
     ) -> None:
         secure.fail(blob(), encoding)
         assert read(self.over_tls(source, registry, secure), step=step) == BLOB.data
+
+    @pytest.mark.parametrize("after", [0, 1, 500, 9000, 300_000])
+    def test_a_silence_over_tls_is_told_and_nothing_is_lost(
+        self, source: Source, registry: FaultRegistry, secure: FaultRegistry, after: int
+    ) -> None:
+        stall = faults.Stall(after=after)
+        secure.fail(blob(), stall)
+        received = bytearray()
+        with self.over_tls(source, registry, secure).open(0, BLOB.size) as stream:
+            lulled(stream, received, stall)
+            drain(stream, received)
+        assert bytes(received) == BLOB.data
 
     @pytest.mark.parametrize("first", [1, 1000, 8192, 8193])
     def test_a_small_first_read_over_tls_loses_nothing(

@@ -311,7 +311,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(body=st.binary(max_size=64) | _VALUES.map(lambda value: json.dumps(value).encode()))
 def test_no_body_whatever_makes_an_internal_error(puller: FakePuller, served: Served, body: bytes) -> None:
     puller.script = succeed

@@ -108,17 +108,19 @@ class RangeStream:
         """From any thread: a blocked or later `readinto` raises Cancelled."""
         self.call.cancel()
 
-    def readinto(self, buffer: memoryview) -> int:
-        """Fills the start of `buffer`; raises SourceBusy, SourceGone, SourceLied, Cancelled."""
+    def readinto(self, buffer: memoryview) -> int | None:
+        """Fills the start of `buffer`, or is None; raises SourceBusy, SourceGone, SourceLied, Cancelled."""
         try:
             if self._response is None:
                 self._response = self._begin()
-                self.call.be_patient(SILENCE)
+                self._response.be_patient(SILENCE)
             if self._left == 0:
                 return 0
             count = self._response.readinto(buffer[: self._left])
         except RegistryError as error:
             raise SourceGone(str(error)) from None
+        if count is None:
+            return None
         if count == 0:
             raise SourceBusy(f"the connection to {self._response.host} was lost")
         self._left -= count

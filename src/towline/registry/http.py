@@ -38,6 +38,7 @@ _COPY_STEP = 128 << 10
 _TLS_STEP = 256 << 10
 _TLS_SECONDS = 0.02
 _DRAIN_BYTES = 16 << 10
+_LULL = 0.5
 
 
 class _Active(threading.local):
@@ -180,13 +181,6 @@ class Call:
         self._cancelled.wait(seconds)
         self.check()
 
-    def be_patient(self, seconds: float) -> None:
-        """How long the open response may be silent from now on, where that is less than its request allowed."""
-        with self._lock:
-            if self._socket is not None:
-                patience = self._socket.gettimeout()
-                self._socket.settimeout(seconds if patience is None else min(patience, seconds))
-
     def cancel(self) -> None:
         """From any thread, any number of times: what blocks here raises Cancelled within milliseconds."""
         with self._lock:
@@ -229,9 +223,12 @@ class Response:
         self._direct = (
             original if original is not None and not original.chunked and original.length is not None else None
         )
+        self._socket: Any = call._socket
         self._tls = getattr(call._socket, "_sslobj", None)
         self._touched = False
         self._past_headers = False
+        self._patience: float | None = None
+        self._silence = 0.0
 
     @property
     def redirect(self) -> str | None:
@@ -248,8 +245,21 @@ class Response:
         """Seconds to wait by its `Retry-After`."""
         return retry_after(self.headers.get("Retry-After"))
 
-    def readinto(self, buffer: memoryview) -> int:
+    def be_patient(self, seconds: float) -> None:
+        """Allows the body to be silent for so many seconds, where that is less than its request allowed, and has
+        `readinto` tell of it in between.
+        """
+        if self._socket is None:
+            return
+        allowed = self._socket.gettimeout()
+        patience = seconds if allowed is None else min(allowed, seconds)
+        if self._direct is not None:
+            self._patience = patience
+        self._socket.settimeout(min(patience, _LULL) if self._direct is not None else patience)
+
+    def readinto(self, buffer: memoryview) -> int | None:
         """Fills the start of `buffer` with what has arrived, waiting for at least one byte; 0 is the end of the body.
+        After `be_patient` it is None where nothing came for a moment, and may be called again.
 
         Raises SourceBusy when the connection breaks or is silent for too long, Cancelled.
         """
@@ -271,30 +281,42 @@ class Response:
                 raise SourceLied(f"{self.host} sends more than {limit} bytes")
         return bytes(body)
 
-    def _receive(self, buffer: memoryview) -> int:
+    def _receive(self, buffer: memoryview) -> int | None:
         if self._direct is None:
             data = self._raw.read1(min(len(buffer), _COPY_STEP))
             buffer[: len(data)] = data
             return len(data)
-        # urllib3's own `readinto` allocates and copies, http.client's waits until the buffer is full.
-        left = self._direct.length
+        left: int = self._direct.length
         if not left:
             return 0
-        room = buffer[:left]
-        if self._past_headers:
-            count = _read_records(self._tls, room[:_TLS_STEP])
-        elif self._tls is not None:
-            # What came with the headers lies in http.client's buffer; a read as large as that leaves nothing in it.
-            count = self._direct.fp.readinto1(room[: io.DEFAULT_BUFFER_SIZE])
-            self._past_headers = len(room) >= io.DEFAULT_BUFFER_SIZE
-        else:
-            count = self._direct.fp.readinto1(room)
+        try:
+            count = self._receive_some(self._direct, buffer[:left])
+        except TimeoutError:
+            self._silence += _LULL
+            if self._patience is None or self._silence >= self._patience:
+                raise
+            self._past_headers = True  # http.client's buffer is empty, and of no use after a wait that was in vain
+            return None
         self._touched = True
+        self._silence = 0.0
         self._direct.length = left - count
         if count == 0:
             raise ConnectionResetError("the body ended early")
         if count == left:
             self._give_back(self._direct)
+        return count
+
+    def _receive_some(self, direct: Any, room: memoryview) -> int:
+        # urllib3's own `readinto` allocates and copies, http.client's waits until the buffer is full.
+        if not self._past_headers:
+            # What came with the headers lies in http.client's buffer. A read as large as that leaves nothing in it, and
+            # a larger one would wait for more, and lose it where nothing comes.
+            self._past_headers = len(room) >= io.DEFAULT_BUFFER_SIZE
+            count: int = direct.fp.readinto1(room[: io.DEFAULT_BUFFER_SIZE])
+        elif self._tls is not None:
+            count = _read_records(self._tls, room[:_TLS_STEP])
+        else:
+            count = self._socket.recv_into(room)
         return count
 
     def _close(self) -> None:

@@ -34,7 +34,9 @@ only takes the processor from it, and leaves a long wait after the last byte.
 """
 
 FLUSH_SECONDS = 0.5
-"""A block that fills slower than this is written as far as it is: progress shows, and little is lost to a crash."""
+"""A block that fills slower than this is written as far as it is, and so is one whose connection falls silent: progress
+shows, and little is lost to a crash.
+"""
 
 LOOK_AGAIN = 0.25
 """Seconds between two looks at what only another process, or time itself, changes."""
@@ -272,9 +274,11 @@ class Download:
         try:
             while room := buffer[filled : segment.remaining]:
                 count = self._read(stream, room)
-                filled += count
-                self._note(segment, count)
-                if filled >= min(BLOCK_BYTES, segment.remaining) or self._last_byte - written >= FLUSH_SECONDS:
+                if count:
+                    filled += count
+                    self._note(segment, count)
+                whole = filled >= min(BLOCK_BYTES, segment.remaining)
+                if whole or (filled and (not count or self._last_byte - written >= FLUSH_SECONDS)):
                     length, filled, written = filled, 0, self._last_byte
                     self._write(plan, segment, health, buffer, length)
                     self._hold_to_hash()
@@ -283,9 +287,11 @@ class Download:
                 self._write(plan, segment, health, buffer, filled)
 
     def _read(self, stream: ByteStream, room: memoryview) -> int:
-        """Takes what has come, at least a byte, and holds to the limits of bandwidth."""
+        """Takes what has come, and holds to the limits of bandwidth; 0 where nothing came for a moment."""
         step = min([BLOCK_BYTES, *(rate.step for rate in self._rates)])
         count = stream.readinto(room[:step])
+        if count is None:
+            return 0
         if not count:
             raise SourceBusy("the source ended early")
         self._last_byte = time.monotonic()

@@ -15,8 +15,9 @@ class ByteStream(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def readinto(self, buffer: memoryview) -> int:
-        """Fills the start of `buffer` with at least one byte and tells how many; 0 only at the range's end.
+    def readinto(self, buffer: memoryview) -> int | None:
+        """Fills the start of `buffer` with at least one byte and tells how many; 0 only at the range's end. None where
+        nothing came for a moment: time to put away what is in hand, and to ask again.
 
         Raises SourceBusy (try later), SourceGone (this source never will), SourceLied (bytes other than asked for),
         Cancelled.
