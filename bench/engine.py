@@ -14,7 +14,7 @@ from tests.support.daemon import Usage
 
 from towline.model.name import ModelName
 from towline.puller import Puller
-from towline.settings import Settings, parse_mirrors
+from towline.settings import Settings
 
 MODEL = "big"
 
@@ -51,7 +51,6 @@ def pull(engine: Puller) -> Run:
 
 def main(client: str, store: str, mirror: str) -> None:
     """See the module."""
-    parse_mirrors(f"registry.ollama.ai={mirror}")
     engine = puller(client, Path(store), mirror)
     try:
         run = pull(engine)

@@ -14,7 +14,7 @@ from tests.support.faults import Stall
 from tests.support.models import Model, generate
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
-from towline.transfer.journal import followed_bytes
+from towline.transfer.journal import journaled_bytes
 
 MIB = 1 << 20
 SIZE = 40 * MIB
@@ -29,7 +29,7 @@ def model() -> Model:
 def journaled(store_path: Path, model: Model) -> Callable[[], int]:
     """How many bytes of the weights are on disk, by the journal."""
     path = str(store_path / "towline/staging" / model.weights.digest.hex / "journal")
-    return lambda: followed_bytes(path, model.weights.size, model.weights.digest)
+    return lambda: journaled_bytes(path, model.weights.size, model.weights.digest)
 
 
 def wait_until(journaled: Callable[[], int], count: int) -> None:

@@ -19,7 +19,7 @@ from tests.support.registry import FaultRegistry
 from towline.model.manifest import TEMPLATE_LAYER
 from towline.model.name import ModelName
 from towline.store.layout import Layout
-from towline.transfer.journal import followed_bytes
+from towline.transfer.journal import journaled_bytes
 
 MIB = 1 << 20
 SIZE = 40 * MIB
@@ -44,7 +44,7 @@ def name(registry: FaultRegistry, model: Model) -> str:
 def journaled(store_path: Path, model: Model) -> Callable[[], int]:
     """How many bytes of the weights are on disk, by the journal."""
     path = str(Layout(store_path).staging / model.weights.digest.hex / "journal")
-    return lambda: followed_bytes(path, model.weights.size, model.weights.digest)
+    return lambda: journaled_bytes(path, model.weights.size, model.weights.digest)
 
 
 @pytest.fixture

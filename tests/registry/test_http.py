@@ -89,3 +89,21 @@ def test_closing_ends_every_connection_also_of_answers_that_somebody_still_holds
     client.close()
     eventually(lambda: len(open_descriptors()) <= before, "the connection to end")
     assert response.status == 200
+
+
+def test_cancelling_after_an_answer_without_a_length_harms_nobody_who_asks_now(
+    client: HttpClient, registry: FaultRegistry
+) -> None:
+    model = tiny()
+    address = f"{registry.url}/v2/library/model/manifests/latest"
+    registry.add(model, "library/model")
+    registry.fail(manifest(), faults.Chunked(), times=1)
+    with client.call() as one, client.call() as other:
+        assert one.send("GET", address, {}, timeout=5.0).read(1 << 20) == model.manifest
+        stall = faults.Stall(after=10)
+        registry.fail(manifest(), stall)
+        response = other.send("GET", address, {}, timeout=20.0)
+        assert stall.reached.wait(20)
+        one.cancel()
+        stall.release()
+        assert response.read(1 << 20) == model.manifest

@@ -122,6 +122,7 @@ class FolderStaging:
         self.free = True
         self.finished = 0
         self.discarded = 0
+        self.signs = 0
 
     @property
     def data_path(self) -> str:
@@ -141,6 +142,12 @@ class FolderStaging:
     def acquire(self) -> bool:
         self.held = self.free
         return self.held
+
+    def sign(self) -> None:
+        self.signs += 1
+
+    def last_sign(self) -> int:
+        return self.signs
 
     def promised(self) -> int:
         return 0
@@ -167,11 +174,19 @@ class FolderStaging:
 class Downloads:
     """A pool, and the blobs that the test has it fetch. A context manager."""
 
-    def __init__(self, folder: Path, *, connections: int = 8, per_host: int = 64, stall_timeout: float = 20.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        connections: int = 8,
+        per_host: int = 64,
+        hashers: int = 2,
+        stall_timeout: float = 20.0,
+    ) -> None:
         self.folder = folder
         self.pool = Pool(
             connections=connections,
-            hashers=2,
+            hashers=hashers,
             limits=Limits(connections, stall_timeout, 1.0, writeback=False),
             connections_per_host=per_host,
         )

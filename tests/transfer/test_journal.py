@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towline.model.digest import Digest
-from towline.transfer.journal import BLOCK_BYTES, Block, Journal, checksum, followed_bytes
+from towline.transfer.journal import BLOCK_BYTES, Block, Journal, checksum, journaled_bytes
 
 HEADER, RECORD = 56, 32
 SIZE = 64
@@ -113,9 +113,9 @@ class TestWhole:
 
     def test_a_follower_sees_how_many_bytes_are_there(self, tmp_path: Path) -> None:
         path = journal_of(tmp_path, [(0, b"abc"), (10, b"de"), (0, b"abc")])
-        assert followed_bytes(str(path), SIZE, DIGEST) == 5
-        assert followed_bytes(str(path), SIZE, OTHER) == 0
-        assert followed_bytes(str(tmp_path / "none"), SIZE, DIGEST) == 0
+        assert journaled_bytes(str(path), SIZE, DIGEST) == 5
+        assert journaled_bytes(str(path), SIZE, OTHER) == 0
+        assert journaled_bytes(str(tmp_path / "none"), SIZE, DIGEST) == 0
 
     def test_closing_twice_is_no_matter(self, tmp_path: Path) -> None:
         journal = Journal(str(tmp_path / "journal"), SIZE, DIGEST)
@@ -209,7 +209,7 @@ class TestDamaged:
 
     def test_a_journal_that_is_a_folder_counts_as_none(self, tmp_path: Path) -> None:
         (tmp_path / "journal").mkdir()
-        assert followed_bytes(str(tmp_path / "journal"), SIZE, DIGEST) == 0
+        assert journaled_bytes(str(tmp_path / "journal"), SIZE, DIGEST) == 0
 
 
 def test_a_journal_of_twenty_thousand_blocks_is_settled_whatever_their_order(tmp_path: Path) -> None:

@@ -99,10 +99,6 @@ class PlanMachine(RuleBasedStateMachine):
         assert not overlap(everything)
         assert sum(stop - start for start, stop in everything) == self.plan.size
 
-    @invariant()
-    def it_is_complete_when_every_byte_is_on_disk(self) -> None:
-        assert self.plan.complete == (self.plan.done.total == self.plan.size)
-
     def teardown(self) -> None:
         """Whatever has happened: connections that work finish it."""
         for _, start, stop in self.writing:
@@ -162,16 +158,6 @@ class TestOrder:
     def test_an_empty_blob_is_complete_and_has_no_segment(self) -> None:
         assert Plan(0).complete
         assert Plan(0).next(0) is None
-
-    def test_a_plan_is_reset_only_while_nothing_is_under_way(self) -> None:
-        plan = Plan(10)
-        segment = take(plan, 0)
-        with pytest.raises(RuntimeError):
-            plan.reset()
-        fetch(plan, segment, 10)
-        plan.release(segment)
-        plan.reset()
-        assert take(plan, 0).pos == 0
 
 
 class TestSharing:

@@ -40,6 +40,16 @@ class RegistryBlob:
     def __str__(self) -> str:
         return self.name
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RegistryBlob) and self._place == other._place
+
+    def __hash__(self) -> int:
+        return hash(self._place)
+
+    @property
+    def _place(self) -> tuple[Endpoint, str, Descriptor]:
+        return self._endpoint, self._repository, self._blob
+
     def open(self, start: int, stop: int) -> RangeStream:
         """A stream of the bytes [start, stop); nothing is asked before its first `readinto`."""
         return RangeStream(self, start, stop)

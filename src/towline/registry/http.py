@@ -223,6 +223,8 @@ class Response:
         self._direct = (
             original if original is not None and not original.chunked and original.length is not None else None
         )
+        if self._direct is None:
+            raw._pool = None  # urllib3 would give the connection back by itself, while `cancel` still means this call
         self._socket: Any = call._socket
         self._tls = getattr(call._socket, "_sslobj", None)
         self._touched = False

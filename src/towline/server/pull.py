@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
@@ -98,8 +99,8 @@ async def _stream(request: web.Request, watcher: Watcher, changes: Changes) -> w
         failure = await _flow_to_its_end(response, watcher, changes)
         if failure is not None:
             response.force_close()
-            await response.write(encode(Failed(refusal(failure, request).sentence)))
-        await response.write_eof()
+            await _write(response, encode(Failed(refusal(failure, request).sentence)))
+        await _taken(response.write_eof())
     return response
 
 
@@ -130,8 +131,13 @@ async def _flow(response: web.StreamResponse, watcher: Watcher, changes: Changes
 
 
 async def _write(response: web.StreamResponse, lines: bytes) -> None:
+    await _taken(response.write(lines))
+
+
+async def _taken(writing: Awaitable[None]) -> None:
+    """Waits until the client has taken what is written. Raises ConnectionResetError where it takes nothing."""
     try:
         async with asyncio.timeout(STUCK_READER):
-            await response.write(lines)
+            await writing
     except TimeoutError:
         raise ConnectionResetError("the client reads nothing") from None

@@ -27,14 +27,13 @@ _COPY_STEP = 64 << 20
 
 
 class _Part(msgspec.Struct):
-    number: int = msgspec.field(name="N", default=0)
     offset: int = msgspec.field(name="Offset", default=0)
     size: int = msgspec.field(name="Size", default=0)
     completed: int = msgspec.field(name="Completed", default=0)
 
 
 Extents = list[tuple[int, int]]
-"""Half-open ranges of bytes, sorted."""
+"""Half-open ranges of bytes; hostile ones may overlap."""
 
 
 def adopt(layout: Layout, digest: Digest, size: int, folder: str) -> Extents:
@@ -54,7 +53,9 @@ def adopt(layout: Layout, digest: Digest, size: int, folder: str) -> Extents:
             return []
         os.makedirs(folder, exist_ok=True)
         if _in_use(partial, parts):
-            _copy(partial, target, extents)
+            beside = f"{folder}/copy"
+            _copy(partial, beside, extents)
+            os.rename(beside, target)
             return extents
         os.rename(partial, target)
     except FileNotFoundError:

@@ -5,7 +5,6 @@
     towline/staging/<hex>/                          a blob that grows: data, journal; once it is verified: whole
     towline/locks/                                  who works on what
     towline/pins/<pull>/                            hard links that keep a pull's blobs from being cleaned away
-    towline/tmp/                                    files that are renamed into place
 
 `towline/` stands in `blobs/` where that is on another file system: an Ollama leaves directories there alone.
 """
@@ -60,11 +59,6 @@ class Layout:
     def pins(self) -> Path:
         """One folder a pull."""
         return self.own / "pins"
-
-    @cached_property
-    def tmp(self) -> Path:
-        """Files on their way to a place on the blobs' file system."""
-        return self.own / "tmp"
 
     def blob(self, digest: Digest) -> str:
         """Where the whole blob lies, if it is here. As text, as are all paths that a pull of thousands of blobs makes

@@ -42,6 +42,19 @@ class FileLock:
                 return True
             os.close(file)  # its holder removed it meanwhile: what counts is the file that stands there now
 
+    def touch(self) -> None:
+        """Tells those who wait that its holder lives: for a lock that is held."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self._file)
+
+    def touched(self) -> float:
+        """When its holder took or touched it, by the file system's clock; 0 where there is none."""
+        try:
+            return os.stat(self._path).st_mtime
+        except OSError:
+            return 0.0
+
     def wait(self, timeout: float = 30.0) -> None:
         """Takes a lock that others hold only for moments. Raises StoreError after `timeout` seconds, OSError."""
         deadline = time.monotonic() + timeout

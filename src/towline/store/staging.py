@@ -67,6 +67,14 @@ class StagedBlob:
         except FileNotFoundError:
             os.makedirs(self._folder, exist_ok=True)
 
+    def sign(self) -> None:
+        """Leaves a sign of life for those who wait for the lock."""
+        self._lock.touch()
+
+    def last_sign(self) -> float:
+        """When the lock's holder gave one, by the file system's clock."""
+        return self._lock.touched()
+
     def promised(self) -> int:
         """Bytes that an Ollama has of the blob, by its own word."""
         if os.path.exists(self._leftover):
@@ -77,11 +85,19 @@ class StagedBlob:
         """Takes over what an Ollama left of the blob, once; which bytes of the data that are."""
         if os.path.exists(self.data_path):
             return self._told_leftover()
+        offered = adoption.offered(self._layout, self._digest, self._size)
+        self._note_leftover(offered)  # first: a note without data says nothing, and data without a note is lost
         extents = adoption.adopt(self._layout, self._digest, self._size, self._folder)
-        if extents:
-            with open(self._leftover, "wb") as file:
-                file.write(msgspec.json.encode(extents))
+        if extents != offered:
+            self._note_leftover(extents)
         return extents
+
+    def _note_leftover(self, extents: adoption.Extents) -> None:
+        if not extents:
+            self.forget_leftover()
+            return
+        with open(self._leftover, "wb") as file:
+            file.write(msgspec.json.encode(extents))
 
     def forget_leftover(self) -> None:
         """The data is all towline's own from here on."""

@@ -19,8 +19,7 @@ from functools import partial
 from towline.errors import Cancelled, TowlineError, TransferError
 from towline.model.digest import Digest
 from towline.transfer.download import CROWDED, LOOK_AGAIN, NEVER, Crew, Download, Limits, Work, meaning
-from towline.transfer.growing import journaled, promised
-from towline.transfer.journal import BLOCK_BYTES
+from towline.transfer.journal import BLOCK_BYTES, Follower
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
@@ -39,8 +38,9 @@ class BlobTransfer:
     __slots__ = (
         "__weakref__",
         "_download",
+        "_follower",
         "_hash_soon",
-        "_last_growth",
+        "_last_sign",
         "_limits",
         "_listeners",
         "_lock",
@@ -48,6 +48,7 @@ class BlobTransfer:
         "_poke",
         "_rates",
         "_shown",
+        "_signed_at",
         "_slots",
         "_sources",
         "_staging",
@@ -66,6 +67,7 @@ class BlobTransfer:
         staging: Staging,
         limits: Limits,
         *,
+        found: int,
         slots: Slots,
         rates: Sequence[Rate] = (),
         poke: Callable[[BlobTransfer], None],
@@ -75,7 +77,7 @@ class BlobTransfer:
         self.size = size
         self.error: TowlineError | None = None
         """Why it failed, once it is over."""
-        self.found = promised(staging, digest, size)
+        self.found = found
         """Bytes that were on disk when the transfer began."""
         self._sources = sources
         self._staging = staging
@@ -90,7 +92,9 @@ class BlobTransfer:
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._shown = self.found
         self._next_look = 0.0
-        self._last_growth = 0.0
+        self._follower: Follower | None = None
+        self._last_sign: object = None
+        self._signed_at = 0.0
 
     @property
     def completed(self) -> int:
@@ -199,15 +203,18 @@ class BlobTransfer:
             self._conclude(None)
             return
         now = time.monotonic()
-        shown = journaled(self._staging, self.digest, self.size)
+        sign = self._staging.last_sign()
+        if self._follower is None:
+            self._follower = Follower(self._staging.journal_path, self.size, self.digest)
+        shown = min(self._follower.bytes(), max(self.size - 1, 0))
         with self._lock:
-            if shown > self._shown or not self._last_growth:
-                self._last_growth = now
+            if sign != self._last_sign:
+                self._last_sign, self._signed_at = sign, now
             self._shown = max(self._shown, shown)
             if self._state is _State.PREPARING:
                 self._state = _State.NEW
             self._next_look = now + LOOK_AGAIN
-            silent = now - self._last_growth
+            silent = now - self._signed_at
         if silent > 2 * self._limits.stall_timeout:
             raise TransferError(
                 f"another process holds the download of {self.digest.short} and makes no progress; "

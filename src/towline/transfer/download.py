@@ -46,6 +46,9 @@ NEVER = float("inf")
 CROWDED = float("-inf")
 """Every source that may be asked has as many connections as its host may have: ask again when one ends."""
 
+TURN_BLOCKS = 16
+"""What a hashing thread does for one blob before it is another's turn, so that a large pull holds up no small one."""
+
 _HASH_PAUSE = 0.004
 
 Work = Callable[[memoryview], None]
@@ -159,8 +162,8 @@ class Download:
             except Exception as error:  # noqa: BLE001 - see `meaning`
                 work = meaning(error, self.digest)
         if isinstance(work, TowlineError):
-            self._end(work)
-            return NEVER
+            failure = work
+            return lambda _: self._end(failure)
         return work
 
     def stop(self) -> None:
@@ -200,9 +203,12 @@ class Download:
         if segment is None:
             return now + LOOK_AGAIN if plan.active else NEVER
         slow = (self._fed_by[each] for each in (*late, *plan.silent(now)) if each in self._fed_by)
-        supplier = self._fed_by[segment] = self._suppliers.spare(health, slow, now)
+        supplier = self._suppliers.spare(health, slow, now)
+        if not self._slots.take(str(supplier.source)):
+            plan.release(segment)  # another blob's thread was faster
+            return CROWDED
+        self._fed_by[segment] = supplier
         self._busy += 1
-        self._slots.take(str(supplier.source))
         return lambda buffer: self._fetch(plan, segment, supplier, buffer)
 
     def _next_segment(self, health: Health, now: float) -> Segment | None:
@@ -350,8 +356,7 @@ class Download:
         if self.size <= INLINE_BYTES:
             if self._front.position == start:
                 self._front.feed(block)
-            self._hash(buffer)
-            self._leave()
+            self._advance(buffer)
         else:
             self._crew.hash_soon(self._advance)
 
@@ -367,18 +372,23 @@ class Download:
         return True
 
     def _advance(self, buffer: memoryview) -> None:
-        """Hashes what can be hashed."""
-        try:
-            self._hash(buffer)
-        finally:
+        """Hashes what can be hashed, for a turn."""
+        if self._hash(buffer):
+            self._crew.hash_soon(self._advance)
+        else:
             self._leave()
 
-    def _hash(self, buffer: memoryview) -> None:
+    def _hash(self, buffer: memoryview) -> bool:
+        """Whether there is more, for another turn."""
         try:
-            while (step := self._step()) is not None:
+            for _ in range(TURN_BLOCKS):
+                step = self._step()
+                if step is None:
+                    return False
                 length, block = step
                 if not length:
-                    return self._judge()
+                    self._judge()
+                    return False
                 data = buffer[:length]
                 self._growing.read(data, self._front.position)
                 if block is None or block.matches(data):
@@ -388,7 +398,8 @@ class Download:
                     self._disbelieve(block)
         except Exception as error:  # noqa: BLE001 - see `meaning`
             self._end(meaning(error, self.digest))
-        return None
+            return False
+        return True
 
     def _step(self) -> tuple[int, Block | None] | None:
         """What to hash next; with None hashing is over for now, and the next bytes that land start it again.

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from dataclasses import dataclass
 
 from towline.model.digest import Digest
 from towline.transfer import disk
-from towline.transfer.journal import BLOCK_BYTES, Block, Journal, followed_bytes
+from towline.transfer.journal import BLOCK_BYTES, Block, Journal, journaled_bytes
 from towline.transfer.protocols import Staging
 
 WRITEBACK_BYTES = 16 << 20
 """Bytes after which the disk is asked to begin writing them."""
 
 _MAKE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+SIGN_SECONDS = 0.5
+"""Between two signs of life for other processes, while something moves."""
+
 _CLOSED = -1
+
+_log = logging.getLogger("towline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +43,7 @@ def promised(staging: Staging, digest: Digest, size: int) -> int:
         return size
     if size <= BLOCK_BYTES:
         return 0
-    return min(journaled(staging, digest, size) + staging.promised(), size - 1)
-
-
-def journaled(staging: Staging, digest: Digest, size: int) -> int:
-    """Bytes that the journal tells of, whoever writes it: fewer than all. Needs no lock."""
-    told = followed_bytes(staging.journal_path, size, digest) if size > BLOCK_BYTES else 0
-    return min(told, max(size - 1, 0))
+    return min(journaled_bytes(staging.journal_path, size, digest) + staging.promised(), size - 1)
 
 
 class GrowingFile:
@@ -59,6 +60,7 @@ class GrowingFile:
         self._journal = Journal(staging.journal_path, size, digest)
         self._file = _CLOSED
         self._begun = 0
+        self._signed = 0.0
 
     def open(self) -> Found:
         """Opens or makes the file, and tells what of it is to be believed until it is hashed. Raises OSError."""
@@ -77,6 +79,7 @@ class GrowingFile:
         disk.write_all(self._file, block, start)
         if self._large:
             self._journal.append(start, block)
+        self._sign()
 
     def read(self, buffer: memoryview, start: int) -> None:
         """Fills the buffer with what was written. Raises OSError."""
@@ -84,25 +87,38 @@ class GrowingFile:
 
     def settle(self, stop: int) -> None:
         """The bytes before `stop` will stay: has the disk begin with them, so that little is left for the end."""
+        self._sign()
         if self._writeback and stop - self._begun >= WRITEBACK_BYTES:
             disk.start_writeback(self._file, self._begun, stop - self._begun)
             self._begun = stop
 
     def finish(self) -> None:
         """What was written is verified: makes it last, and then the whole blob. Raises StoreError."""
+        self._staging.sign()
         self._staging.finish(self._file)
+
+    def _sign(self) -> None:
+        now = time.monotonic()
+        if now - self._signed >= SIGN_SECONDS:
+            self._signed = now
+            self._staging.sign()
 
     def forget(self) -> None:
         """Nothing that was written, or left, is to be believed any longer. Raises OSError."""
         self._journal.reset()
         self._staging.forget_leftover()
         self._begun = 0
+        self._signed = 0.0
 
     def close(self, *, keep: bool) -> None:
         """Closes the file and gives the place back; without `keep`, what was written is removed. Once."""
-        self._journal.close()
-        if self._file != _CLOSED:
-            os.close(self._file)
-            if not keep:
+        try:
+            self._journal.close()
+            if self._file != _CLOSED:
+                os.close(self._file)
+        except OSError as error:  # what was written is told by the journal, and believed only when it is read again
+            _log.warning("closing a partial download: %s", error)
+        finally:
+            if self._file != _CLOSED and not keep:
                 self._staging.discard()
-        self._staging.release()
+            self._staging.release()

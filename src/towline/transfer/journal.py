@@ -110,12 +110,18 @@ class Journal:
 
     def _open(self) -> int:
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        size = os.fstat(file).st_size
-        if size == 0:
-            os.write(file, self._header)
-        elif (torn := (size - _HEADER.size) % _RECORD.size) != 0:
-            # The records after a torn one are found again only where they start at a whole multiple.
-            os.ftruncate(file, size - torn)
+        try:
+            size = os.fstat(file).st_size
+            if size == 0:
+                if os.write(file, self._header) != len(self._header):
+                    os.ftruncate(file, 0)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            elif (torn := (size - _HEADER.size) % _RECORD.size) != 0:
+                # The records after a torn one are found again only where they start at a whole multiple.
+                os.ftruncate(file, size - torn)
+        except BaseException:
+            os.close(file)
+            raise
         return file
 
 
@@ -131,9 +137,39 @@ def read(path: str, header: bytes, size: int) -> list[Block] | None:
     return _settled(_valid(raw, size))
 
 
-def followed_bytes(path: str, size: int, digest: Digest) -> int:
+def journaled_bytes(path: str, size: int, digest: Digest) -> int:
     """How many bytes the journal of another process says are on disk: for showing, no more."""
     return sum(block.length for block in read(path, _header(size, digest), size) or ())
+
+
+class Follower:
+    """How much another process's journal tells of, read as it grows: for showing, no more."""
+
+    def __init__(self, path: str, size: int, digest: Digest) -> None:
+        self._path = path
+        self._size = size
+        self._header = _header(size, digest)
+        self._read_to = 0
+        self._told = 0
+
+    def bytes(self) -> int:
+        """Of the blob, on disk by the journal's word; 0 where there is none."""
+        try:
+            with open(self._path, "rb") as file:
+                if os.fstat(file.fileno()).st_size < self._read_to:
+                    self._read_to = self._told = 0
+                if not self._read_to:
+                    if file.read(_HEADER.size) != self._header:
+                        return 0
+                    self._read_to = _HEADER.size
+                file.seek(self._read_to)
+                raw = file.read(_MAX_RECORDS * _RECORD.size)
+        except OSError:
+            return 0
+        whole = raw[: len(raw) - len(raw) % _RECORD.size]
+        self._read_to += len(whole)
+        self._told += sum(block.length for block in _valid(whole, self._size))
+        return min(self._told, self._size)
 
 
 def _valid(raw: bytes, size: int) -> Iterable[Block]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections import deque
@@ -13,10 +14,13 @@ from dataclasses import dataclass, field
 from towline.model.digest import Digest
 from towline.transfer.blob import BlobTransfer
 from towline.transfer.download import CROWDED, NEVER, Limits, Work
+from towline.transfer.growing import promised
 from towline.transfer.journal import BLOCK_BYTES
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
+
+_log = logging.getLogger("towline")
 
 _LOOK_AHEAD = 32
 """How many transfers of one pull are compared for the next free thread: more than there are threads to share."""
@@ -88,7 +92,7 @@ class Pool:
         connections: int,
         hashers: int,
         limits: Limits,
-        connections_per_host: int = 64,
+        connections_per_host: int,
         rate: Rate | None = None,
     ) -> None:
         self._limits = limits
@@ -117,27 +121,31 @@ class Pool:
         `owner` is the pull that they count for, `rate` a limit of that pull beside the pool's own. None begins before
         all are known: the threads would only get in the way.
         """
+        found = [promised(blob.staging, blob.digest, blob.size) for blob in wanted]
         handles = []
+        joined = []
         with self._wake:
-            for blob in wanted:
+            for blob, bytes_found in zip(wanted, found, strict=True):
                 entry = self._by_blob.get((blob.digest, blob.size))
                 if entry is None or entry.transfer.concluded:
-                    entry = self._entry(blob, owner, rate)
+                    entry = self._entry(blob, bytes_found, owner, rate)
                     self._enqueue(entry)
                 else:
                     entry.handles += 1
+                    joined.append((entry.transfer, blob))
                 handles.append(Handle(self, entry.transfer))
-        for blob, handle in zip(wanted, handles, strict=True):
-            handle.transfer.offer(blob.sources)
+        for transfer, blob in joined:
+            transfer.offer(blob.sources)
         return handles
 
-    def _entry(self, blob: Wanted, owner: Hashable, rate: Rate | None) -> _Entry:
+    def _entry(self, blob: Wanted, found: int, owner: Hashable, rate: Rate | None) -> _Entry:
         transfer = BlobTransfer(
             blob.digest,
             blob.size,
             blob.sources,
             blob.staging,
             self._limits,
+            found=found,
             slots=self._slots,
             rates=self._rates if rate is None else [*self._rates, rate],
             poke=self._poke,
@@ -209,6 +217,8 @@ class Pool:
                 entry, work = chosen
             try:
                 work(buffer)
+            except Exception:  # noqa: BLE001 - it is a fault of one blob, and the thread has others to serve
+                _log.exception("a download failed by a fault in towline")
             finally:
                 with self._wake:
                     entry.workers -= 1
@@ -279,7 +289,10 @@ class Pool:
                     self._hash_wake.wait()
                     self._hash_idle -= 1
                 work = self._to_hash.popleft()
-            work(buffer)
+            try:
+                work(buffer)
+            except Exception:  # noqa: BLE001 - as above
+                _log.exception("a download failed by a fault in towline")
 
 
 def _start(target: Callable[[], None], name: str) -> threading.Thread:

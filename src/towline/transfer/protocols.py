@@ -31,7 +31,8 @@ class BlobSource(Protocol):
     """Bytes of one blob, from anywhere: a registry, a hub, a file, a peer. Used by many threads at once.
 
     `ranged` turns False when the source proves to send everything whatever range it is asked for: then one stream to
-    the blob's end is cheaper than many. `str(source)` names it in error sentences.
+    the blob's end is cheaper than many. `str(source)` is its host, for sentences and for the limit of connections;
+    sources that are equal are the same one.
     """
 
     ranged: bool
@@ -56,6 +57,12 @@ class Staging(Protocol):
 
     def acquire(self) -> bool:
         """Takes the lock and makes the place; False, at once, when another holds it. Raises StoreError."""
+
+    def sign(self) -> None:
+        """Leaves a sign of life for those who wait for the lock. Needs the lock."""
+
+    def last_sign(self) -> object:
+        """Another value after each sign that the lock's holder gave. Needs no lock."""
 
     def promised(self) -> int:
         """Bytes that another program has of the blob, as far as a glance tells. Needs no lock."""

@@ -130,11 +130,6 @@ class Plan:
         """Whether every byte is on disk."""
         return self.done.total == self.size
 
-    @property
-    def missing(self) -> bool:
-        """Whether there are bytes that no segment is after."""
-        return bool(self._missing)
-
     def next(self, now: float, *, whole: bool = False, typical: float = 0.0) -> Segment | None:
         """The segment that a free connection should fetch now; None when there is nothing for it.
 
@@ -194,13 +189,6 @@ class Plan:
         """The connection is through with the segment, or gave up: what it did not claim is missing again."""
         self.active.remove(segment)
         self._missing.add(segment.pos, segment.stop)
-
-    def reset(self) -> None:
-        """Nothing on disk is worth keeping. Only while no segment is active."""
-        if self.active:
-            raise RuntimeError("a plan is reset only while no segment is active")
-        self.done = Ranges()
-        self._missing = Ranges([(0, self.size)])
 
     def _begin(self, start: int, stop: int, now: float, patience: float = _PATIENCE) -> Segment:
         segment = Segment(start, stop, now, patience)

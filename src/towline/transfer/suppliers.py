@@ -25,15 +25,16 @@ class Suppliers:
         self._digest = digest
         self._refused_timeout = refused_timeout
         self._slots = slots
-        self._all = [Health(source, refused_timeout) for source in sources]
+        self._all: list[Health] = []
         self._alone: Health | None = None
         self._attempts = 1
+        self.offer(sources)
 
     def offer(self, sources: Iterable[BlobSource]) -> bool:
         """Further sources, from another caller who wants the same blob; whether any is new."""
-        known = {str(health.source) for health in self._all}
-        new = [Health(source, self._refused_timeout) for source in sources if str(source) not in known]
-        self._all.extend(new)
+        known = [health.source for health in self._all]
+        new = [source for source in dict.fromkeys(sources) if source not in known]
+        self._all.extend(Health(source, self._refused_timeout) for source in new)
         return bool(new)
 
     def pick(self, now: float) -> Health | float | None:
