@@ -12,15 +12,15 @@ from functools import partial
 
 from towline.errors import Cancelled, StoreError, TowlineError
 from towline.model.events import REMOVING_UNUSED, SUCCESS, VERIFYING, WRITING_MANIFEST
-from towline.model.manifest import Descriptor, Manifest
+from towline.model.manifest import Descriptor
 from towline.model.name import ModelName
 from towline.registry.client import Registry, Resolved
 from towline.settings import Settings
 from towline.store.publication import Publication
 from towline.store.store import Store
-from towline.transfer.download import Limits
 from towline.transfer.pool import Handle, Pool, Wanted
 from towline.transfer.rate import Rate
+from towline.transfer.work import Limits
 from towline.watching import Course, Track, Watcher
 
 MAX_PULLS = 32
@@ -139,7 +139,10 @@ class Pull:
         with self._store.publication(name, manifest) as publication:
             missing = [blob for blob in manifest.blobs if not publication.present(blob)]
             publication.check_space(missing)
-            self._fetch(missing, resolved, publication)
+            handles = self._begin(missing, resolved, publication)
+            transfers = {blob.digest: handle.transfer for blob, handle in handles.items()}
+            self.course.commit([Track(blob.digest, blob.size, transfers.get(blob.digest)) for blob in manifest.blobs])
+            self._await(handles, publication)
             self.course.reach(VERIFYING)  # which happened while the bytes came: the digests are right
             self.course.reach(WRITING_MANIFEST)
             self._publish(resolved, publication)
@@ -150,8 +153,10 @@ class Pull:
         self.course.model = self._store.find(name)
         self.course.reach(SUCCESS)
 
-    def _fetch(self, missing: Sequence[Descriptor], resolved: Resolved, publication: Publication) -> None:
-        """Has the blobs transferred, side by side, and holds fast each that is whole."""
+    def _begin(
+        self, missing: Sequence[Descriptor], resolved: Resolved, publication: Publication
+    ) -> dict[Descriptor, Handle]:
+        """Has the blobs transferred, side by side; `_await` closes the handles."""
         wanted = [
             Wanted(
                 blob.digest,
@@ -161,24 +166,23 @@ class Pull:
             )
             for blob in missing
         ]
-        handles = dict(zip(missing, self._pool.fetch(wanted, self, rate=self._rate), strict=True))
+        return dict(zip(missing, self._pool.fetch(wanted, self, rate=self._rate), strict=True))
+
+    def _await(self, handles: Mapping[Descriptor, Handle], publication: Publication) -> None:
+        """Until all have come, each held fast as soon as it is whole. Raises the error of the first that failed."""
         arrivals = _Arrivals(handles, publication, self._wake)
         try:
-            self._commit(resolved.manifest, handles)
             for blob, handle in handles.items():
                 handle.transfer.listen(partial(arrivals.note, blob))
-            self._await(arrivals)
+            while not arrivals.over:
+                self._wake.wait()
+                self._wake.clear()
+                if self._cancelled:
+                    raise Cancelled("the download was stopped; pull again to go on from here")
         finally:
             arrivals.close()
             for handle in handles.values():
                 handle.close()
-
-    def _await(self, arrivals: _Arrivals) -> None:
-        while not arrivals.over:
-            self._wake.wait()
-            self._wake.clear()
-            if self._cancelled:
-                raise Cancelled("the download was stopped; pull again to go on from here")
         if arrivals.error is not None:
             raise arrivals.error
 
@@ -188,13 +192,8 @@ class Pull:
             missing = publication.publish()
             if not missing:
                 return
-            self._fetch(missing, resolved, publication)
+            self._await(self._begin(missing, resolved, publication), publication)
         raise StoreError("blobs are removed from the store as fast as they come; stop what does that and pull again")
-
-    def _commit(self, manifest: Manifest, handles: dict[Descriptor, Handle]) -> None:
-        if self.course.tracks is None:
-            transfers = {blob.digest: handle.transfer for blob, handle in handles.items()}
-            self.course.commit([Track(blob.digest, blob.size, transfers.get(blob.digest)) for blob in manifest.blobs])
 
     def cancel(self) -> None:
         """Stops as soon as it can, without waiting for it; what arrived is kept."""

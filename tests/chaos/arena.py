@@ -17,7 +17,7 @@ from tests.support.registry import FaultRegistry
 from towline.model.digest import Digest
 from towline.model.name import ModelName
 from towline.store.layout import Layout
-from towline.store.publication import digests_in
+from towline.store.references import digests_in
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from tests.chaos.arena import manifests
 from towline.model.digest import Digest
 from towline.model.name import ModelName
 from towline.store.layout import Layout
-from towline.store.publication import digests_in
+from towline.store.references import digests_in
 
 _ROOT = Path(__file__).parents[2]
 

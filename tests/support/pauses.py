@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from towline.registry import client
-from towline.transfer import health
+from towline.transfer import supplier
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fifth of the first pause after a failure; each further one doubles as ever."""
-    monkeypatch.setattr(health, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(supplier, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(client, "_FIRST_PAUSE", 0.05)

@@ -14,8 +14,8 @@ from typing import Self
 from towline.errors import Cancelled, SourceBusy
 from towline.model.digest import Digest
 from towline.transfer.blob import BlobTransfer
-from towline.transfer.download import Limits
 from towline.transfer.pool import Handle, Pool, Wanted
+from towline.transfer.work import Limits
 
 MIB = 1 << 20
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import time
 import uuid
@@ -24,9 +23,9 @@ from towline.model.name import ModelName
 from towline.store.durable import link, make_folders, sync_folder, write_file
 from towline.store.layout import Layout
 from towline.store.locks import FileLock, waiting_for
+from towline.store.references import digests_in, remove_unreferenced, unreferenced
 from towline.store.staging import StagedBlob, has_file
 
-_DIGESTS = re.compile(rb"sha256:([0-9a-f]{64})")
 _TRIES = 5
 _WRITTEN_BACK = 120.0
 """Seconds after which a file system has written what it was given, whether it was asked to or not: most take 30."""
@@ -133,7 +132,7 @@ class Publication:
         """Removes the replaced layers that still nothing uses."""
         try:
             with waiting_for(self._layout.lock("store")):
-                _remove(self._layout, self._unused)
+                remove_unreferenced(self._layout, self._unused)
         except OSError as error:
             raise store_error(error) from None
 
@@ -158,7 +157,7 @@ class Publication:
                     return missing
             if not self._noprune:
                 ours = {blob.digest for blob in self._manifest.blobs}
-                self._unused = _unreferenced(self._layout, self._replaced - ours)
+                self._unused = unreferenced(self._layout, self._replaced - ours)
         for blob in self._manifest.blobs:
             self.staged(blob).clean()
         return []
@@ -208,20 +207,6 @@ class Publication:
         return f"{self._pins}/{blob.digest.file_name}"
 
 
-def digests_in(raw: bytes) -> set[Digest]:
-    """Every digest that a manifest names, also one that cannot be read as a manifest."""
-    return {Digest(match.decode()) for match in _DIGESTS.findall(raw)}
-
-
-def references(layout: Layout) -> set[Digest]:
-    """Every digest that any manifest of the store names. Raises OSError if one cannot be read."""
-    found: set[Digest] = set()
-    for folder, _, files in os.walk(layout.manifests, onerror=_raise):
-        for file in files:
-            found |= digests_in(Path(folder, file).read_bytes())
-    return found
-
-
 def human(count: int) -> str:
     """A number of bytes for a sentence: decimal units."""
     value = float(count)
@@ -232,26 +217,8 @@ def human(count: int) -> str:
     return f"{value:.1f} TB"
 
 
-def _unreferenced(layout: Layout, candidates: set[Digest]) -> list[Digest]:
-    present = {digest for digest in candidates if os.path.exists(layout.blob(digest))}
-    try:
-        return sorted(present - references(layout)) if present else []
-    except OSError:
-        return []
-
-
-def _remove(layout: Layout, candidates: Iterable[Digest]) -> None:
-    for digest in _unreferenced(layout, set(candidates)):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(layout.blob(digest))
-
-
 def _read(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _raise(error: OSError) -> None:
-    raise error

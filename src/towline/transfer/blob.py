@@ -18,11 +18,12 @@ from functools import partial
 
 from towline.errors import Cancelled, TowlineError, TransferError
 from towline.model.digest import Digest
-from towline.transfer.download import CROWDED, LOOK_AGAIN, NEVER, Crew, Download, Limits, Work, meaning
+from towline.transfer.download import Download
 from towline.transfer.journal import BLOCK_BYTES, Follower
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
+from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Limits, Work, meaning
 
 
 class _State(enum.Enum):

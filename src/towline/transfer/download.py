@@ -6,24 +6,23 @@ closes the file and gives the place back.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from towline.errors import Cancelled, SourceBusy, SourceError, TowlineError, TransferError, store_error
+from towline.errors import Cancelled, SourceBusy, SourceError, TowlineError, TransferError
 from towline.model.digest import Digest
 from towline.transfer.front import Front
 from towline.transfer.growing import GrowingFile
-from towline.transfer.health import Health
 from towline.transfer.journal import BLOCK_BYTES, Block
 from towline.transfer.pace import Pace
 from towline.transfer.protocols import BlobSource, ByteStream, Staging
 from towline.transfer.rate import Rate
 from towline.transfer.segments import Plan, Segment
 from towline.transfer.slots import Slots
+from towline.transfer.supplier import Supplier
 from towline.transfer.suppliers import Suppliers
+from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Limits, Work, meaning
 
 INLINE_BYTES = 4 << 20
 """Blobs up to this size are hashed by the thread that receives them: handing them over would cost more."""
@@ -38,44 +37,10 @@ FLUSH_SECONDS = 0.5
 shows, and little is lost to a crash.
 """
 
-LOOK_AGAIN = 0.25
-"""Seconds between two looks at what only another process, or time itself, changes."""
-
-NEVER = float("inf")
-
-CROWDED = float("-inf")
-"""Every source that may be asked has as many connections as its host may have: ask again when one ends."""
-
 TURN_BLOCKS = 16
 """What a hashing thread does for one blob before it is another's turn, so that a large pull holds up no small one."""
 
 _HASH_PAUSE = 0.004
-
-Work = Callable[[memoryview], None]
-"""What a thread of the pool does next, with its buffer of `BLOCK_BYTES`."""
-
-_log = logging.getLogger("towline")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds the transfer of one blob; times in seconds."""
-
-    connections: int = 8
-    stall_timeout: float = 30.0
-    refused_timeout: float = 4.0
-    writeback: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """Who works on a download, and for whom: `poke` has a receiving thread call `take`, `hash_soon` has a hashing
-    thread do some work; `ended` is told once how it ended, well where there is no error.
-    """
-
-    poke: Callable[[], None]
-    hash_soon: Callable[[Work], None]
-    ended: Callable[[TowlineError | None], None]
 
 
 class Download:
@@ -111,7 +76,7 @@ class Download:
         self._front = Front()
         self._hashing = False
         self._streams: dict[Segment, ByteStream] = {}
-        self._fed_by: dict[Segment, Health] = {}
+        self._fed_by: dict[Segment, Supplier] = {}
         self._last_error: SourceError | None = None
         self._last_byte = self._ready_at = time.monotonic()
         self._recovered_to = 0
@@ -175,20 +140,20 @@ class Download:
     def _take(self, now: float) -> Work | float | TowlineError:
         if self._over.is_set():
             return NEVER
-        health = self._suppliers.pick(now)
-        if isinstance(health, Health) and not self._plan.active:
-            self._forgive_waiting(max(self._ready_at, health.not_before), now)
-        if health == NEVER:
+        picked = self._suppliers.pick(now)
+        if isinstance(picked, Supplier) and not self._plan.active:
+            self._forgive_waiting(max(self._ready_at, picked.not_before), now)
+        if picked == CROWDED:
             return CROWDED
         deadline = self._last_byte + self._limits.stall_timeout
         if now >= deadline and (self._last_error or self._plan.active):
             return self._stalled()
-        if isinstance(health, Health):
-            return self._take_segment(health, now)
+        if isinstance(picked, Supplier):
+            return self._take_segment(picked, now)
         if self._plan.active or self._plan.complete:
             return now + LOOK_AGAIN
-        if health is not None:
-            return min(health, deadline)
+        if picked is not None:
+            return min(picked, deadline)
         return now if self._suppliers.turn_back() else self._suppliers.failure
 
     def _forgive_waiting(self, since: float, now: float) -> None:
@@ -196,14 +161,14 @@ class Download:
         self._last_byte += max(0.0, now - since)
         self._ready_at = now
 
-    def _take_segment(self, health: Health, now: float) -> Work | float:
+    def _take_segment(self, supplier: Supplier, now: float) -> Work | float:
         plan = self._plan
-        segment = self._next_segment(health, now)
+        segment = self._next_segment(supplier.source, now)
         late = self._cancel_overtaken()
         if segment is None:
             return now + LOOK_AGAIN if plan.active else NEVER
         slow = (self._fed_by[each] for each in (*late, *plan.silent(now)) if each in self._fed_by)
-        supplier = self._suppliers.spare(health, slow, now)
+        supplier = self._suppliers.spare(supplier, slow, now)
         if not self._slots.take(str(supplier.source)):
             plan.release(segment)  # another blob's thread was faster
             return CROWDED
@@ -211,9 +176,9 @@ class Download:
         self._busy += 1
         return lambda buffer: self._fetch(plan, segment, supplier, buffer)
 
-    def _next_segment(self, health: Health, now: float) -> Segment | None:
+    def _next_segment(self, source: BlobSource, now: float) -> Segment | None:
         plan, pace = self._plan, self._pace
-        if not health.source.ranged:
+        if not source.ranged:
             return plan.next(now, whole=True) if not plan.active else None
         allowed = min(pace.connections + len(plan.silent(now)), self._limits.connections)
         if len(plan.active) < allowed:
@@ -234,22 +199,22 @@ class Download:
 
     # Fetching
 
-    def _fetch(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview) -> None:
+    def _fetch(self, plan: Plan, segment: Segment, supplier: Supplier, buffer: memoryview) -> None:
         error: TowlineError | None = None
         try:
-            self._receive(plan, segment, health, buffer)
+            self._receive(plan, segment, supplier, buffer)
         except Exception as caught:  # noqa: BLE001 - see `meaning`
             error = meaning(caught, self.digest)
         now = time.monotonic()
         with self._lock:
             self._streams.pop(segment, None)
             self._fed_by.pop(segment, None)
-            self._slots.give_back(str(health.source))
+            self._slots.give_back(str(supplier.source))
             plan.release(segment)
             if not plan.active:
                 self._ready_at = now
             if isinstance(error, SourceError):
-                health.failed(error, now)
+                supplier.failed(error, now)
                 self._last_error = error
         if error is not None and not isinstance(error, (SourceError, Cancelled)):
             self._end(error)
@@ -257,24 +222,24 @@ class Download:
         if not self._over.is_set():
             self._crew.poke()
 
-    def _receive(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview) -> None:
+    def _receive(self, plan: Plan, segment: Segment, supplier: Supplier, buffer: memoryview) -> None:
         """Reads the segment and writes it in blocks, as long as nobody takes it over."""
-        start = segment.pos if health.source.ranged else 0
-        stream = health.source.open(start, segment.stop)
+        start = segment.pos if supplier.source.ranged else 0
+        stream = supplier.source.open(start, segment.stop)
         with self._lock:
             if self._over.is_set():
                 raise Cancelled("the download was stopped")
             self._streams[segment] = stream
         with stream:
             self._skip(stream, segment.pos - start, buffer)
-            self._fill(stream, plan, segment, health, buffer)
+            self._fill(stream, plan, segment, supplier, buffer)
 
     def _skip(self, stream: ByteStream, count: int, buffer: memoryview) -> None:
         """Reads and drops what comes before the segment, from a source that ignores ranges."""
         while count:
             count -= self._read(stream, buffer[:count])
 
-    def _fill(self, stream: ByteStream, plan: Plan, segment: Segment, health: Health, buffer: memoryview) -> None:
+    def _fill(self, stream: ByteStream, plan: Plan, segment: Segment, supplier: Supplier, buffer: memoryview) -> None:
         filled = 0
         written = time.monotonic()
         try:
@@ -286,11 +251,11 @@ class Download:
                 whole = filled >= min(BLOCK_BYTES, segment.remaining)
                 if whole or (filled and (not count or self._last_byte - written >= FLUSH_SECONDS)):
                     length, filled, written = filled, 0, self._last_byte
-                    self._write(plan, segment, health, buffer, length)
+                    self._write(plan, segment, supplier, buffer, length)
                     self._hold_to_hash()
         finally:
             if filled:
-                self._write(plan, segment, health, buffer, filled)
+                self._write(plan, segment, supplier, buffer, filled)
 
     def _read(self, stream: ByteStream, room: memoryview) -> int:
         """Takes what has come, and holds to the limits of bandwidth; 0 where nothing came for a moment."""
@@ -332,7 +297,7 @@ class Download:
         if more:
             self._crew.poke()
 
-    def _write(self, plan: Plan, segment: Segment, health: Health, buffer: memoryview, length: int) -> None:
+    def _write(self, plan: Plan, segment: Segment, supplier: Supplier, buffer: memoryview, length: int) -> None:
         """Writes and journals the block at the start of `buffer`; what another segment took over is dropped."""
         with self._lock:
             start, count = plan.claim(segment, length)
@@ -347,7 +312,7 @@ class Download:
             raise
         with self._lock:
             plan.landed(start, start + count)
-            health.delivers()
+            supplier.delivers()
             self._last_error = None
             self._show()
             hashing = self._start_hashing()
@@ -481,15 +446,3 @@ class Download:
             last = not self._busy and self._over.is_set()
         if last:
             self._growing.close(keep=not self._discard)
-
-
-def meaning(error: Exception, digest: Digest) -> TowlineError:
-    """What an exception means for the transfer of this blob. One that nobody expected ends it, and not the thread,
-    which has other transfers to serve.
-    """
-    if isinstance(error, TowlineError):
-        return error
-    if isinstance(error, OSError):
-        return store_error(error)
-    _log.error("downloading %s failed by a fault in towline", digest, exc_info=error)
-    return TransferError(f"downloading {digest} failed by a fault in towline ({type(error).__name__})")

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from towline.model.digest import Digest
 from towline.transfer.blob import BlobTransfer
-from towline.transfer.download import CROWDED, NEVER, Limits, Work
 from towline.transfer.growing import promised
 from towline.transfer.journal import BLOCK_BYTES
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
+from towline.transfer.work import CROWDED, NEVER, Limits, Work
 
 _log = logging.getLogger("towline")
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from towline.errors import DigestMismatch, TransferError
 from towline.model.digest import Digest
-from towline.transfer.health import Health, pick
 from towline.transfer.protocols import BlobSource
 from towline.transfer.slots import Slots
+from towline.transfer.supplier import Supplier, pick
+from towline.transfer.work import CROWDED
 
 MAX_BLAME = 2
 """Times that a source may have given bytes to a blob that proved wrong."""
@@ -25,43 +26,41 @@ class Suppliers:
         self._digest = digest
         self._refused_timeout = refused_timeout
         self._slots = slots
-        self._all: list[Health] = []
-        self._alone: Health | None = None
+        self._all: list[Supplier] = []
+        self._alone: Supplier | None = None
         self._attempts = 1
         self.offer(sources)
 
     def offer(self, sources: Iterable[BlobSource]) -> bool:
         """Further sources, from another caller who wants the same blob; whether any is new."""
-        known = [health.source for health in self._all]
+        known = [supplier.source for supplier in self._all]
         new = [source for source in dict.fromkeys(sources) if source not in known]
-        self._all.extend(Health(source, self._refused_timeout) for source in new)
+        self._all.extend(Supplier(source, self._refused_timeout) for source in new)
         return bool(new)
 
-    def pick(self, now: float) -> Health | float | None:
-        """Whom to ask now; else when to look again, infinity where only a connection that ends can change it; None
-        where all are gone.
-        """
-        free = [health for health in self._asked if self._slots.free(str(health.source))]
+    def pick(self, now: float) -> Supplier | float | None:
+        """Whom to ask now; else when to look again, or CROWDED; None where all are gone."""
+        free = [supplier for supplier in self._asked if self._slots.free(str(supplier.source))]
         picked = pick(free, now)
-        if picked is None and any(health.gone is None for health in self._asked):
-            return float("inf")
+        if picked is None and any(supplier.gone is None for supplier in self._asked):
+            return CROWDED
         return picked
 
-    def spare(self, chosen: Health, slow: Iterable[Health], now: float) -> Health:
+    def spare(self, chosen: Supplier, slow: Iterable[Supplier], now: float) -> Supplier:
         """Another than the chosen source where that is among the slow ones, and another is willing; else the chosen."""
         slow = set(slow)
         if len(self._asked) == 1 or chosen not in slow:
             return chosen
-        for health in slow:
-            health.hangs(now)
+        for supplier in slow:
+            supplier.hangs(now)
         other = self.pick(now)
-        return other if isinstance(other, Health) and other.source.ranged else chosen
+        return other if isinstance(other, Supplier) and other.source.ranged else chosen
 
     def blame(self) -> bool:
         """The bytes proved wrong: notes whose they were, and has one source asked alone. False where that is no use."""
-        for health in self._asked:
-            health.blamed += health.delivered
-            health.delivered = False
+        for supplier in self._asked:
+            supplier.blamed += supplier.delivered
+            supplier.delivered = False
         self._alone = self._least_blamed()
         self._attempts += 1
         return self._alone is not None and self._attempts <= len(self._all) + 1
@@ -78,14 +77,14 @@ class Suppliers:
         """Why the blob cannot be had, when all are gone."""
         if self._alone is not None:
             return self.mismatch
-        errors = [health.gone for health in self._all if health.gone is not None]
+        errors = [supplier.gone for supplier in self._all if supplier.gone is not None]
         told = next((error for error in errors if not getattr(error, "refused", False)), errors[0] if errors else None)
         return TransferError(f"cannot download {self._digest}: {told or 'no source is known'}")
 
     @property
     def mismatch(self) -> DigestMismatch:
         """That wrong bytes came, and from whom."""
-        names = ", ".join(dict.fromkeys(str(health.source) for health in self._all if health.blamed))
+        names = ", ".join(dict.fromkeys(str(supplier.source) for supplier in self._all if supplier.blamed))
         return DigestMismatch(
             f"digest mismatch: what {names or 'the registry'} sends for {self._digest} has another content; "
             "pull again later, or from another registry"
@@ -96,9 +95,9 @@ class Suppliers:
         return str(self._all[0].source) if self._all else "the registry"
 
     @property
-    def _asked(self) -> list[Health]:
+    def _asked(self) -> list[Supplier]:
         return [self._alone] if self._alone is not None else self._all
 
-    def _least_blamed(self) -> Health | None:
-        willing = [health for health in self._all if health.gone is None and health.blamed < MAX_BLAME]
-        return min(willing, key=lambda health: health.blamed, default=None)
+    def _least_blamed(self) -> Supplier | None:
+        willing = [supplier for supplier in self._all if supplier.gone is None and supplier.blamed < MAX_BLAME]
+        return min(willing, key=lambda supplier: supplier.blamed, default=None)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towline.errors import SourceBusy, SourceError, SourceGone, SourceLied
-from towline.transfer.health import LONGEST_PAUSE, MAX_LIES, Health, pick
+from towline.transfer.supplier import LONGEST_PAUSE, MAX_LIES, Supplier, pick
 
 SOURCE: Any = None
-"""Health keeps it and never looks at it."""
+"""Supplier keeps it and never looks at it."""
 
 failures = st.one_of(
     st.just(SourceBusy("busy")),
@@ -23,18 +23,18 @@ failures = st.one_of(
 )
 
 
-def health() -> Health:
-    return Health(SOURCE, 4.0)
+def supplier() -> Supplier:
+    return Supplier(SOURCE, 4.0)
 
 
 def test_what_is_gone_is_never_asked_again() -> None:
-    each = health()
+    each = supplier()
     each.failed(SourceGone("gone"), 0)
     assert pick([each], 1e9) is None
 
 
 def test_pauses_grow_and_are_bounded() -> None:
-    each = health()
+    each = supplier()
     now, pauses = 0.0, []
     for _ in range(12):
         each.failed(SourceBusy("busy"), now)
@@ -44,7 +44,7 @@ def test_pauses_grow_and_are_bounded() -> None:
 
 
 def test_bytes_refill_the_budget() -> None:
-    each = health()
+    each = supplier()
     for _ in range(8):
         each.failed(SourceBusy("busy"), each.not_before)
     each.delivers()
@@ -55,13 +55,13 @@ def test_bytes_refill_the_budget() -> None:
 
 @pytest.mark.parametrize("seconds", [0.5, 60.0])
 def test_a_source_that_says_when_is_asked_then(seconds: float) -> None:
-    each = health()
+    each = supplier()
     each.failed(SourceBusy("wait", retry_after=seconds), 10)
     assert each.not_before == 10 + seconds
 
 
 def test_connections_that_fail_together_are_one_failure() -> None:
-    alone, together = health(), health()
+    alone, together = supplier(), supplier()
     alone.failed(SourceBusy("busy"), 0)
     for _ in range(8):
         together.failed(SourceBusy("busy"), 0)
@@ -69,14 +69,14 @@ def test_connections_that_fail_together_are_one_failure() -> None:
 
 
 def test_connections_that_are_lied_to_together_are_one_lie() -> None:
-    each = health()
+    each = supplier()
     for _ in range(8):
         each.failed(SourceLied("lied"), 0)
     assert each.gone is None
 
 
 def test_a_source_that_lies_again_is_gone() -> None:
-    each = health()
+    each = supplier()
     for _ in range(MAX_LIES):
         assert each.gone is None
         each.failed(SourceLied("lied"), each.not_before)
@@ -84,7 +84,7 @@ def test_a_source_that_lies_again_is_gone() -> None:
 
 
 def test_a_source_that_refuses_is_asked_until_the_bound_and_not_longer() -> None:
-    each = health()
+    each = supplier()
     tries = [0.0]
     while each.gone is None:
         each.failed(SourceBusy("refused", refused=True), tries[-1])
@@ -94,7 +94,7 @@ def test_a_source_that_refuses_is_asked_until_the_bound_and_not_longer() -> None
 
 
 def test_a_refusal_after_other_trouble_starts_its_own_clock() -> None:
-    each = health()
+    each = supplier()
     each.failed(SourceBusy("refused", refused=True), 0)
     each.failed(SourceBusy("reset"), 3)
     each.failed(SourceBusy("refused", refused=True), 6)
@@ -102,13 +102,13 @@ def test_a_refusal_after_other_trouble_starts_its_own_clock() -> None:
 
 
 def test_the_first_source_that_may_be_asked_is_picked() -> None:
-    waiting, ready, other = health(), health(), health()
+    waiting, ready, other = supplier(), supplier(), supplier()
     waiting.not_before = 10
     assert pick([waiting, ready, other], 5) is ready
 
 
 def test_where_all_wait_it_is_told_when_the_first_may_be_asked() -> None:
-    one, other = health(), health()
+    one, other = supplier(), supplier()
     one.not_before, other.not_before = 10, 8
     assert pick([one, other], 5) == 8
 
@@ -119,7 +119,7 @@ def test_without_sources_none_is_picked() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 10), failures), max_size=30))
 def test_whatever_fails_the_next_try_is_in_the_future_and_bounded(steps: list[tuple[float, SourceError]]) -> None:
-    each = health()
+    each = supplier()
     now = 0.0
     for seconds, error in steps:
         now += seconds
@@ -129,6 +129,6 @@ def test_whatever_fails_the_next_try_is_in_the_future_and_bounded(steps: list[tu
 
 
 def test_a_source_that_says_at_once_is_given_a_moment_all_the_same() -> None:
-    each = health()
+    each = supplier()
     each.failed(SourceBusy("wait", retry_after=0.0), 10)
     assert each.not_before > 10

@@ -15,7 +15,7 @@ HANG_PAUSE = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class Health:
+class Supplier:
     """A source, and what it did. Times in seconds of a clock that does not go back.
 
     `gone` is the error for which it is not asked again. `blamed` counts the times that a blob proved wrong to which it
@@ -72,9 +72,11 @@ class Health:
         self.not_before = max(self.not_before, now + HANG_PAUSE)
 
 
-def pick(sources: list[Health], now: float) -> Health | float | None:
+def pick(sources: list[Supplier], now: float) -> Supplier | float | None:
     """The first source that may be asked now; else the time at which one may; None where all are gone."""
-    alive = [health for health in sources if health.gone is None]
+    alive = [supplier for supplier in sources if supplier.gone is None]
     if not alive:
         return None
-    return next((health for health in alive if health.not_before <= now), min(health.not_before for health in alive))
+    return next(
+        (supplier for supplier in alive if supplier.not_before <= now), min(supplier.not_before for supplier in alive)
+    )

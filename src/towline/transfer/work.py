@@ -1,0 +1,56 @@
+"""The work of the pool's threads: what one does next, when it asks again, what bounds it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from towline.errors import TowlineError, TransferError, store_error
+from towline.model.digest import Digest
+
+Work = Callable[[memoryview], None]
+"""What a thread of the pool does next, with its buffer of `BLOCK_BYTES`."""
+
+LOOK_AGAIN = 0.25
+"""Seconds between two looks at what only another process, or time itself, changes."""
+
+NEVER = float("inf")
+
+CROWDED = float("-inf")
+"""Every source that may be asked has as many connections as its host may have: ask again when one ends."""
+
+_log = logging.getLogger("towline")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds the transfer of one blob; times in seconds."""
+
+    connections: int = 8
+    stall_timeout: float = 30.0
+    refused_timeout: float = 4.0
+    writeback: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who works on a download, and for whom: `poke` has a receiving thread call `take`, `hash_soon` has a hashing
+    thread do some work; `ended` is told once how it ended, well where there is no error.
+    """
+
+    poke: Callable[[], None]
+    hash_soon: Callable[[Work], None]
+    ended: Callable[[TowlineError | None], None]
+
+
+def meaning(error: Exception, digest: Digest) -> TowlineError:
+    """What an exception means for the transfer of this blob. One that nobody expected ends it, and not the thread,
+    which has other transfers to serve.
+    """
+    if isinstance(error, TowlineError):
+        return error
+    if isinstance(error, OSError):
+        return store_error(error)
+    _log.error("downloading %s failed by a fault in towline", digest, exc_info=error)
+    return TransferError(f"downloading {digest} failed by a fault in towline ({type(error).__name__})")
