@@ -16,7 +16,10 @@ from towline.registry.http import MAX_REDIRECTS, Call, Response
 
 MAX_TOKEN_BYTES = 1 << 20
 _DEFAULT_LIFE = 60.0
-"""Seconds that a token lives when the answer does not say so, by the Docker token specification."""
+"""Seconds that a token lives at least, and where its answer does not say so, by the Docker token specification. It is
+used up to `_MARGIN` before that.
+"""
+_MARGIN = 5.0
 
 _PARAM = re.compile(r'\s*([A-Za-z0-9_.-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*,?')
 _SCHEME = re.compile(r"\s*,?\s*([A-Za-z][A-Za-z0-9_-]*)(?:\s+|(?=,)|$)")
@@ -150,4 +153,4 @@ def _read(response: Response) -> Token | None:
     text = answer.token or answer.access_token
     if not text or not text.isascii() or not text.isprintable():
         return None
-    return Token(text, time.monotonic() + max(answer.expires_in or _DEFAULT_LIFE, _DEFAULT_LIFE) - 5)
+    return Token(text, time.monotonic() + max(answer.expires_in or _DEFAULT_LIFE, _DEFAULT_LIFE) - _MARGIN)

@@ -342,7 +342,7 @@ class Response:
 
 
 def _read_records(tls: Any, buffer: memoryview) -> int:
-    """Fills the buffer from a TLS connection, record by record, for `_TLS_SECONDS` at most where bytes come slowly.
+    """Fills the buffer from a TLS connection, record by record; begins no further one after `_TLS_SECONDS`.
 
     A record holds 16 KiB. Going through http.client and the socket's own layers for each costs as much as deciphering
     it.

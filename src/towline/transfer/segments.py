@@ -17,11 +17,22 @@ STEAL_BYTES = 1 << 20
 """The least worth a new request: one step of writing."""
 
 _RATE_WINDOW = 0.5
+"""Seconds over which a connection's rate is measured: several round trips, and little against `_PATIENCE`."""
+
 _PATIENCE = 1.0
+"""Seconds before a slow connection is given up for another: it costs the pull that, and a request."""
+
 _CRAWL = STEAL_BYTES // 2
+"""Bytes a second under which a connection at the blob's end is given up whole."""
+
 _STRAGGLER = 8
+"""A connection so many times slower than usual is given up: less may be chance (`make bench ARGS="--only drop"`)."""
+
 _MIN_TYPICAL = 64 << 10
+"""Bytes a second: where even the usual is slower, another connection would be as slow."""
+
 _SILENT_AGE = 2.0
+"""Seconds without a byte after which a connection is not counted among those that work."""
 
 
 class Ranges:

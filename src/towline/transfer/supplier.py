@@ -1,4 +1,4 @@
-"""How one source of a blob fares, and when it may be asked again. Pure: times are given."""
+"""How one source of a blob fares, and when it may be asked again. Times are given; only the jitter is drawn."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from towline.transfer.protocols import BlobSource
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 4.0
+"""Seconds before a failed source is asked again; the first doubles up to the longest, a few tries a stall timeout."""
+
 MAX_LIES = 2
+"""Wrong answers in a row: one may be a hiccup of a cache."""
+
 HANG_PAUSE = 2.0
+"""Seconds for which a source whose connection hangs stands behind the others."""
 
 
 @dataclass(slots=True, eq=False)
