@@ -23,7 +23,7 @@ from towline.transfer.rate import Rate
 from towline.transfer.work import Limits
 from towline.watching import Course, Track, Watcher
 
-MAX_PULLS = 32
+MAX_PULLS = 256
 """Pulls that run at once, each on a thread of its own that mostly sleeps; further ones wait for their turn."""
 
 _REFETCHES = 3

@@ -173,10 +173,11 @@ class Watcher:
     @property
     def sample(self) -> float:
         """Seconds until the next look: longer where hundreds watch one pull, or a pull has thousands of blobs, so that
-        looking costs next to nothing.
+        looking costs next to nothing; not past the next heartbeat.
         """
         blobs = len(self._live) if self._live is not None else 0
-        return min(max(SAMPLE, self._course.watchers * _SAMPLE_EACH, blobs * _SAMPLE_BLOB), LONGEST_SAMPLE)
+        sample = max(SAMPLE, self._course.watchers * _SAMPLE_EACH, blobs * _SAMPLE_BLOB)
+        return min(sample, LONGEST_SAMPLE, max(self._last + HEARTBEAT - time.monotonic(), SAMPLE / 2))
 
     def poll(self, now: float | None = None) -> list[Event]:
         """What is new since the last poll; with nothing new for a second, the last thing again. Does not block.

@@ -125,3 +125,65 @@ class TestDoubting:
         os.utime(partial, (1, 1))
         pulling.pull(name, model)
         assert registry.bytes_sent(model.weights) == SIZE
+
+
+class TestOdd:
+    """What is no partial download of an Ollama, though it has the name of one."""
+
+    @pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+    @pytest.mark.parametrize("suffix", ["-partial", "-partial-0"])
+    def test_it_is_let_alone(
+        self, pulling: Pulling, registry: FaultRegistry, model: Model, tmp_path: Path, suffix: str, kind: str
+    ) -> None:
+        name = registry.add(model, "library/left")
+        leave_partial(pulling, model.weights, [PART, 3 * MIB, 0])
+        odd = pulling.layout.blobs / f"{model.weights.digest.file_name}{suffix}"
+        odd.unlink()
+        victim = tmp_path / "victim"
+        victim.write_bytes(b"as it was")
+        if kind == "pipe":
+            os.mkfifo(odd)
+        elif kind == "folder":
+            odd.mkdir()
+        else:
+            odd.symlink_to(victim)
+        pulling.pull(name, model)
+        assert victim.read_bytes() == b"as it was"
+
+    def test_parts_that_overlap_count_once(self, pulling: Pulling, registry: FaultRegistry, model: Model) -> None:
+        name = registry.add(model, "library/left")
+        partial = leave_partial(pulling, model.weights, [PART, 0, 0])
+        part = {"N": 1, "Offset": 4 * MIB, "Size": PART, "Completed": PART - 4 * MIB}
+        Path(f"{partial}-1").write_text(json.dumps(part))
+        pull = pulling.pull(name, model)
+        assert pull.first(model.weights) == PART
+        assert registry.bytes_sent(model.weights) == SIZE - PART
+
+    def test_it_is_adopted_also_where_towline_had_begun_and_has_nothing_yet(
+        self, pulling: Pulling, registry: FaultRegistry, model: Model
+    ) -> None:
+        name = registry.add(model, "library/left")
+        pulling.staged(model.weights).mkdir(parents=True)
+        (pulling.staged(model.weights) / "data").write_bytes(bytes(SIZE))
+        leave_partial(pulling, model.weights, [PART, 3 * MIB, 0])
+        pulling.pull(name, model)
+        assert registry.bytes_sent(model.weights) == SIZE - PART - 3 * MIB
+
+    def test_killed_before_it_is_taken_over_it_still_is_after(
+        self, pulling: Pulling, registry: FaultRegistry, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name = registry.add(model, "library/left")
+        leave_partial(pulling, model.weights, [PART, 3 * MIB, 0])
+        real = os.rename
+
+        def killed(source: str | Path, target: str | Path) -> None:
+            real(source, target)
+            if str(target).endswith("/data"):
+                raise OSError(5, "as if killed after the move")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", killed)
+            pulling.fail(name, model)
+        registry.reset()
+        pulling.pull(name, model)
+        assert registry.bytes_sent(model.weights) == SIZE - PART - 3 * MIB

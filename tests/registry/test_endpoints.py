@@ -169,7 +169,9 @@ def test_addresses_of_one_server_have_one_origin(one: str, other: str, same: boo
         ("1.5", None),
         ("soon", None),
         ("٣", None),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 9015 07:28:00 GMT", 86400.0),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None),
         ("9" * 500, 86400.0),
     ],
 )

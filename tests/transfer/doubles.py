@@ -6,7 +6,7 @@ import hashlib
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -201,10 +201,20 @@ class Downloads:
 
     def fetch(self, data: bytes, *sources: MemorySource) -> Download:
         """Begins to fetch the blob of these bytes."""
+        wanted, staging = self._wanted(data, sources)
+        (handle,) = self.pool.fetch([wanted], object())
+        return Download(handle, staging)
+
+    def fetch_all(self, blobs: Sequence[bytes], source: Callable[[bytes], MemorySource]) -> list[Download]:
+        """Begins to fetch all these for one pull."""
+        wanted = [self._wanted(data, [source(data)]) for data in blobs]
+        handles = self.pool.fetch([each for each, _ in wanted], object())
+        return [Download(handle, staging) for handle, (_, staging) in zip(handles, wanted, strict=True)]
+
+    def _wanted(self, data: bytes, sources: Sequence[MemorySource]) -> tuple[Wanted, FolderStaging]:
         digest = Digest(hashlib.sha256(data).hexdigest())
         staging = FolderStaging(self.folder / digest.short)
-        (handle,) = self.pool.fetch([Wanted(digest, len(data), sources, staging)], object())
-        return Download(handle, staging)
+        return Wanted(digest, len(data), sources, staging), staging
 
 
 class Download:

@@ -17,7 +17,7 @@ from towline.model.digest import Digest
 from towline.transfer import download as active
 from towline.transfer.front import Front
 from towline.transfer.journal import BLOCK_BYTES, Journal
-from towline.transfer.pool import Wanted
+from towline.transfer.pool import MOST_ACTIVE, Wanted
 
 SIZE = 20 * MIB
 DATA = content(SIZE)
@@ -280,6 +280,43 @@ class TestBounds:
             assert [download.finish() for download in fetched] == blobs
         assert begun == [True, True, False]
         assert held <= 8
+
+    def test_where_a_registry_asks_to_wait_no_more_blobs_are_begun_than_may_be(self, tmp_path: Path) -> None:
+        busy = threading.Event()
+
+        def waits(_: MemoryStream) -> None:
+            if not busy.is_set():
+                raise SourceBusy("asks to wait", retry_after=0.5)
+
+        blobs = [content(1000, seed) for seed in range(MOST_ACTIVE + 40)]
+        with Downloads(tmp_path, connections=4) as downloads:
+            fetched = downloads.fetch_all(blobs, lambda data: MemorySource(data, before_read=waits))
+            eventually(lambda: sum(each.staging.held for each in fetched) == MOST_ACTIVE, "all that may be are begun")
+            held = [sum(each.staging.held for each in fetched) for _ in range(20) if not busy.wait(0.01)]
+            busy.set()
+            assert [each.finish() for each in fetched] == blobs
+        assert max(held) <= MOST_ACTIVE
+
+    def test_a_source_that_is_free_again_is_asked_though_another_asks_to_wait(self, tmp_path: Path) -> None:
+        """Both are of one blob: the first has its one connection busy with another blob, the second says later."""
+        first, goes_on = threading.Event(), threading.Event()
+
+        def holds(_: MemoryStream) -> None:
+            first.set()
+            goes_on.wait(20)
+
+        def later(_: MemoryStream) -> None:
+            raise SourceBusy("asks to wait", retry_after=3600.0)
+
+        one, two = content(10_000, 1), content(10_000, 2)
+        with Downloads(tmp_path, connections=4, per_host=1, stall_timeout=1.0) as downloads:
+            holding = downloads.fetch(one, MemorySource(one, name="a", before_read=holds))
+            assert first.wait(20)
+            waiting = downloads.fetch(two, MemorySource(two, name="a"), MemorySource(two, name="b", before_read=later))
+            assert not waiting.over.wait(1.5)
+            goes_on.set()
+            assert waiting.finish() == two
+            assert holding.finish() == one
 
     def test_a_small_blob_is_hashed_before_a_large_one_is_through(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,8 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from types import TracebackType
 from typing import Any, Self
@@ -39,6 +41,7 @@ _TLS_STEP = 256 << 10
 _TLS_SECONDS = 0.02
 _DRAIN_BYTES = 16 << 10
 _LULL = 0.5
+_DAY = 86400.0
 
 
 class _Active(threading.local):
@@ -400,10 +403,15 @@ def _links(error: BaseException) -> list[BaseException]:
 
 
 def retry_after(text: str | None) -> float | None:
-    """Seconds to wait by a `Retry-After` header; its form with a date is rare here and counts as none."""
-    if text is None or not text.strip().isascii() or not text.strip().isdigit():
+    """Seconds to wait by a `Retry-After` header, a number or a date (RFC 9110, section 10.2.3), a day at most."""
+    text = (text or "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), _DAY)
+    try:
+        until = parsedate_to_datetime(text)
+        return min(max((until - datetime.now(UTC)).total_seconds(), 0.0), _DAY)
+    except (TypeError, ValueError, OverflowError):
         return None
-    return min(float(text), 86400.0)
 
 
 def host_of(url: str) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ SETTLED = 120.0
 """Seconds without a change after which a partial file is nobody's any more, if no process has it open."""
 
 _MAX_PARTS = 10_000
+_MAX_PART_BYTES = 64 << 10
 _FICLONE = 0x40049409
 _COPY_STEP = 64 << 20
 
@@ -33,7 +35,7 @@ class _Part(msgspec.Struct):
 
 
 Extents = list[tuple[int, int]]
-"""Half-open ranges of bytes; hostile ones may overlap."""
+"""Half-open ranges of bytes, sorted, without overlaps."""
 
 
 def adopt(layout: Layout, digest: Digest, size: int, folder: str) -> Extents:
@@ -43,7 +45,7 @@ def adopt(layout: Layout, digest: Digest, size: int, folder: str) -> Extents:
     system can. Needs the lock of the staging. Raises OSError.
     """
     partial = _partial(layout, digest)
-    if not os.path.exists(partial):
+    if not _is_regular(partial):
         return []
     parts = _parts(layout, digest)
     extents = list(_extents(parts, size))
@@ -68,9 +70,20 @@ def adopt(layout: Layout, digest: Digest, size: int, folder: str) -> Extents:
 
 def offered(layout: Layout, digest: Digest, size: int) -> Extents:
     """Which bytes of the blob an Ollama has, by its own word: what `adopt` would take over."""
-    if not os.path.exists(_partial(layout, digest)):
+    if not _is_regular(_partial(layout, digest)):
         return []
     return list(_extents(_parts(layout, digest), size))
+
+
+def movable_bytes(layout: Layout, digest: Digest) -> int:
+    """Bytes of disk that an Ollama's partial file takes, where `adopt` would move it; 0 where it would be copied."""
+    partial = _partial(layout, digest)
+    try:
+        if not _is_regular(partial) or _in_use(partial, _parts(layout, digest)):
+            return 0
+        return partial.stat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 def _partial(layout: Layout, digest: Digest) -> Path:
@@ -78,13 +91,31 @@ def _partial(layout: Layout, digest: Digest) -> Path:
 
 
 def _parts(layout: Layout, digest: Digest) -> list[Path]:
-    return sorted(layout.blobs.glob(f"{digest.file_name}-partial-*"))[:_MAX_PARTS]
+    found = sorted(layout.blobs.glob(f"{digest.file_name}-partial-*"))[:_MAX_PARTS]
+    return [path for path in found if _is_regular(path)]
+
+
+def _is_regular(path: Path) -> bool:
+    """Whether it is a file, and neither a link nor a pipe or the like, which to open could harm or block."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _extents(parts: list[Path], size: int) -> Iterator[tuple[int, int]]:
+    reached = 0
+    for start, stop in sorted(_claimed(parts, size)):
+        if stop > reached:
+            yield max(start, reached), stop
+            reached = stop
+
+
+def _claimed(parts: list[Path], size: int) -> Iterator[tuple[int, int]]:
     for path in parts:
         try:
-            part = msgspec.json.decode(path.read_bytes(), type=_Part)
+            with open(path, "rb") as file:
+                part = msgspec.json.decode(file.read(_MAX_PART_BYTES), type=_Part)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
         if part.offset >= 0 and 0 < part.completed <= part.size and part.offset + part.size <= size:

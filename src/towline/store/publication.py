@@ -89,8 +89,9 @@ class Publication:
         """Raises NoSpace, with what is needed and what is free, if these blobs do not fit."""
         begun: set[str] = set()
         try:
-            with contextlib.suppress(FileNotFoundError):
-                begun.update(os.listdir(self._layout.staging))
+            for folder in (self._layout.staging, self._layout.blobs):
+                with contextlib.suppress(FileNotFoundError):
+                    begun.update(name.removeprefix("sha256-").partition("-")[0] for name in os.listdir(folder))
             disk = os.statvfs(self._layout.own)
         except OSError as error:
             raise store_error(error) from None

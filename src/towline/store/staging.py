@@ -83,7 +83,7 @@ class StagedBlob:
 
     def leftover(self) -> adoption.Extents:
         """Takes over what an Ollama left of the blob, once; which bytes of the data that are."""
-        if os.path.exists(self.data_path):
+        if os.path.exists(self.data_path) and (os.path.exists(self.journal_path) or os.path.exists(self._leftover)):
             return self._told_leftover()
         offered = adoption.offered(self._layout, self._digest, self._size)
         self._note_leftover(offered)  # first: a note without data says nothing, and data without a note is lost
@@ -168,11 +168,11 @@ class StagedBlob:
 
     @property
     def allocated(self) -> int:
-        """Bytes of disk that it takes already, at most its size."""
+        """Bytes of disk that it takes already, at most its size; what an Ollama left of it counts where it is moved."""
         for path in (self._whole, self.data_path):
             with contextlib.suppress(OSError):
                 return min(os.stat(path).st_blocks * 512, self._size)
-        return 0
+        return min(adoption.movable_bytes(self._layout, self._digest), self._size)
 
     def clean(self) -> None:
         """Removes the folder once the blob is in the store, unless somebody works in it.

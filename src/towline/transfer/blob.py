@@ -34,10 +34,13 @@ class _State(enum.Enum):
 
 
 class BlobTransfer:
-    """See the module. `poke` tells the pool to ask again, `hash_soon` has a hashing thread do some work."""
+    """See the module. `poke` tells the pool to ask again, `hash_soon` has a hashing thread do some work. `berths` is
+    shared by those of which so many may be active at once.
+    """
 
     __slots__ = (
         "__weakref__",
+        "_berths",
         "_download",
         "_follower",
         "_hash_soon",
@@ -70,6 +73,7 @@ class BlobTransfer:
         *,
         found: int,
         slots: Slots,
+        berths: threading.Semaphore,
         rates: Sequence[Rate] = (),
         poke: Callable[[BlobTransfer], None],
         hash_soon: Callable[[Work], None],
@@ -84,6 +88,7 @@ class BlobTransfer:
         self._staging = staging
         self._limits = limits
         self._slots = slots
+        self._berths = berths
         self._rates = rates
         self._poke = poke
         self._hash_soon = hash_soon
@@ -102,6 +107,11 @@ class BlobTransfer:
         """Bytes to show: never falls, and is `size` only once the digest is verified."""
         download = self._download
         return max(self._shown, download.shown) if download is not None else self._shown
+
+    @property
+    def begun(self) -> bool:
+        """Whether its turn has come: it has files open then."""
+        return self._state in (_State.PREPARING, _State.ACTIVE)
 
     @property
     def concluded(self) -> bool:
@@ -143,6 +153,8 @@ class BlobTransfer:
         if now < self._next_look:
             return self._next_look
         if self._sources and not any(self._slots.free(str(source)) for source in self._sources):
+            return CROWDED
+        if not self._berths.acquire(blocking=False):
             return CROWDED
         self._state = _State.PREPARING
         return self._prepare
@@ -214,6 +226,7 @@ class BlobTransfer:
             self._shown = max(self._shown, shown)
             if self._state is _State.PREPARING:
                 self._state = _State.NEW
+                self._berths.release()
             self._next_look = now + LOOK_AGAIN
             silent = now - self._signed_at
         if silent > 2 * self._limits.stall_timeout:
@@ -226,6 +239,8 @@ class BlobTransfer:
         with self._lock:
             if self._state is _State.CONCLUDED:
                 return
+            if self._state is not _State.NEW:
+                self._berths.release()
             self._state = _State.CONCLUDED
             self.error = error
             self._shown = self.completed if error is not None else self.size

@@ -144,6 +144,8 @@ class Download:
         if isinstance(picked, Supplier) and not self._plan.active:
             self._forgive_waiting(max(self._ready_at, picked.not_before), now)
         if picked == CROWDED:
+            if not self._plan.active:
+                self._forgive_waiting(self._ready_at, now)
             return CROWDED
         deadline = self._last_byte + self._limits.stall_timeout
         if now >= deadline and (self._last_error or self._plan.active):

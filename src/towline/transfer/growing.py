@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -17,7 +18,7 @@ WRITEBACK_BYTES = 16 << 20
 
 _MAKE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 SIGN_SECONDS = 0.5
-"""Between two signs of life for other processes, while something moves."""
+"""While something moves: between two signs of life for other processes, and two looks whether the place is there."""
 
 _CLOSED = -1
 
@@ -102,6 +103,8 @@ class GrowingFile:
         if now - self._signed >= SIGN_SECONDS:
             self._signed = now
             self._staging.sign()
+            if not os.path.samestat(os.fstat(self._file), os.stat(self._staging.data_path)):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def forget(self) -> None:
         """Nothing that was written, or left, is to be believed any longer. Raises OSError."""

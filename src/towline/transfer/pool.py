@@ -25,6 +25,11 @@ _log = logging.getLogger("towline")
 _LOOK_AHEAD = 32
 """How many transfers of one pull are compared for the next free thread: more than there are threads to share."""
 
+MOST_ACTIVE = 64
+"""How many blobs of one pull are in the middle of their download at once, each with up to three files open: where a
+registry asks to wait, every free thread would begin another one, until the system has no more files to open.
+"""
+
 _LAST_WORD = 0.1
 """Seconds that each hashing thread gets at the end, however long the receiving ones took: one block at most."""
 
@@ -122,13 +127,14 @@ class Pool:
         all are known: the threads would only get in the way.
         """
         found = [promised(blob.staging, blob.digest, blob.size) for blob in wanted]
+        berths = threading.BoundedSemaphore(max(MOST_ACTIVE, 2 * self._connections))
         handles = []
         joined = []
         with self._wake:
             for blob, bytes_found in zip(wanted, found, strict=True):
                 entry = self._by_blob.get((blob.digest, blob.size))
                 if entry is None or entry.transfer.concluded:
-                    entry = self._entry(blob, bytes_found, owner, rate)
+                    entry = self._entry(blob, bytes_found, owner, berths, rate)
                     self._enqueue(entry)
                 else:
                     entry.handles += 1
@@ -138,7 +144,9 @@ class Pool:
             transfer.offer(blob.sources)
         return handles
 
-    def _entry(self, blob: Wanted, found: int, owner: Hashable, rate: Rate | None) -> _Entry:
+    def _entry(
+        self, blob: Wanted, found: int, owner: Hashable, berths: threading.Semaphore, rate: Rate | None
+    ) -> _Entry:
         transfer = BlobTransfer(
             blob.digest,
             blob.size,
@@ -147,6 +155,7 @@ class Pool:
             self._limits,
             found=found,
             slots=self._slots,
+            berths=berths,
             rates=self._rates if rate is None else [*self._rates, rate],
             poke=self._poke,
             hash_soon=self._hash_soon,
@@ -182,6 +191,8 @@ class Pool:
             if self._by_blob.get((transfer.digest, transfer.size)) is entry:
                 del self._by_blob[transfer.digest, transfer.size]
         transfer.cancel()
+        with self._wake:
+            self._call_thread()  # another may begin in its place
 
     # Receiving
 
@@ -197,7 +208,11 @@ class Pool:
             return
         entry.queued = True
         entry.due = None
-        self._groups.setdefault(entry.owner, _Group()).queue.append(entry)
+        queue = self._groups.setdefault(entry.owner, _Group()).queue
+        if entry.transfer.begun:  # before those whose turn has not come: they could not begin while this one waits
+            queue.appendleft(entry)
+        else:
+            queue.append(entry)
         self._call_thread()
 
     def _call_thread(self) -> None:

@@ -42,9 +42,9 @@ class Suppliers:
         """Whom to ask now; else when to look again, or CROWDED; None where all are gone."""
         free = [supplier for supplier in self._asked if self._slots.free(str(supplier.source))]
         picked = pick(free, now)
-        if picked is None and any(supplier.gone is None for supplier in self._asked):
-            return CROWDED
-        return picked
+        if isinstance(picked, Supplier) or all(each.gone is not None or each in free for each in self._asked):
+            return picked
+        return CROWDED
 
     def spare(self, chosen: Supplier, slow: Iterable[Supplier], now: float) -> Supplier:
         """Another than the chosen source where that is among the slow ones, and another is willing; else the chosen."""
