@@ -40,8 +40,8 @@ ELSEWHERE = (
         ("tests/pull/test_pull.py", "-k", "addresses_and_tokens_that_expire_in_the_middle"),
     ),
     Elsewhere(
-        "DNS gone",
-        (_CLIENT, "-k", "a_host_without_an_address_is_named"),
+        "DNS gone, in the middle of a pull and before",
+        ("tests/real/test_resolver.py", _CLIENT, "-k", "resolver or a_host_without_an_address_is_named"),
     ),
     Elsewhere(
         "registry restarted, or down for a moment",

@@ -113,8 +113,11 @@ class Daemon:
         environment: Mapping[str, str] | None = None,
         arguments: tuple[str, ...] = (),
         port: int | None = None,
+        within: tuple[str, ...] = (),
     ) -> None:
-        """Starts it and waits until it answers; `logs` is a folder for what it prints and for its home."""
+        """Starts it and waits until it answers; `logs` is a folder for what it prints and for its home; `within` is a
+        command that runs another in its own place.
+        """
         self.store = store
         self.port = port or unused_port()
         self.environment = {
@@ -127,7 +130,7 @@ class Daemon:
         self._log = logs / f"towline-{self.port}.log"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [TOWLINE, "serve", *arguments],
+                [*within, TOWLINE, "serve", *arguments],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
