@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towline.errors import InvalidRequest
-from towline.settings import Listen, Mirror, Settings, parse_mirrors, parse_rate
+from towline.settings import Listen, Mirror, Settings, impossible_port, parse_mirrors, parse_rate
 
 
 class TestListen:
@@ -54,6 +54,21 @@ class TestListen:
     )
     def test_every_form_that_ollama_takes_is_read_as_ollama_reads_it(self, text: str, host: str, port: int) -> None:
         assert Listen.parse(text) == Listen(host, port)
+
+    @pytest.mark.parametrize(
+        ("text", "port"),
+        [("127.0.0.1:99999", "99999"), ("foo:bar", "bar"), (":-1", "-1"), ("http://[::1]:x/", "x"), ("a:٣", "٣")],
+    )
+    def test_an_impossible_port_is_refused_by_its_name_where_it_is_read_strictly(self, text: str, port: str) -> None:
+        assert impossible_port(text) == port
+        with pytest.raises(InvalidRequest) as caught:
+            Listen.parse_strictly(text)
+        assert str(caught.value) == f"{port!a} is no port; it is a number from 0 to 65535"
+
+    @pytest.mark.parametrize("text", ["", ":0", "1.2.3.4:", "[::1]:65535", "http://host", "::1"])
+    def test_a_possible_port_is_read_strictly_as_otherwise(self, text: str) -> None:
+        assert impossible_port(text) == ""
+        assert Listen.parse_strictly(text) == Listen.parse(text)
 
     @given(st.text() | st.text("0123456789.:[]/ht\"' ", max_size=20))
     def test_any_text_is_an_address_with_a_possible_port(self, text: str) -> None:
@@ -133,7 +148,8 @@ class TestRates:
             ("20 MB/s", 20e6),
             (" 512k ", 512e3),
             ("1.5 MiB/s", 1.5 * (1 << 20)),
-            ("1024", 1024),
+            ("1000", 1000),
+            ("1kB/s", 1000),
             ("1g", 1e9),
             ("2GiB", 2 << 30),
             ("100Mbit/s", 12.5e6),
@@ -206,8 +222,41 @@ class TestEnvironment:
     def test_a_flag_is_on_with_anything_else(self, text: str) -> None:
         assert Settings.from_environ({"OLLAMA_NOPRUNE": text}).noprune
 
-    @pytest.mark.parametrize("name", ["CONNECTIONS", "CONNECTIONS_PER_BLOB", "STALL_TIMEOUT", "STAGING_TTL"])
-    @pytest.mark.parametrize("text", ["x", "-1", "1e9", "nan", "inf", "0x10", "9" * 400])
-    def test_a_number_out_of_its_bounds_is_refused_with_its_name(self, name: str, text: str) -> None:
-        with pytest.raises(InvalidRequest, match=f"TOWLINE_{name} is .* but takes a number from"):
+    @pytest.mark.parametrize("name", ["TOWLINE_WRITEBACK", "TOWLINE_SERVE_REGISTRY"])
+    def test_a_switch_says_on_or_off_or_is_refused(self, name: str) -> None:
+        field = name.removeprefix("TOWLINE_").lower()
+        for on in ("1", "true", "YES", " on "):
+            assert getattr(Settings.from_environ({name: on}), field) is True
+        for off in ("0", "False", "no", "off"):
+            assert getattr(Settings.from_environ({name: off}), field) is False
+        with pytest.raises(InvalidRequest, match=f"{name} is 'perhaps', but takes 1 or 0"):
+            Settings.from_environ({name: "perhaps"})
+
+    def test_a_plain_host_may_have_its_scheme_before_it(self) -> None:
+        settings = Settings.from_environ({"TOWLINE_PLAIN_HTTP": "http://A:5000/, [::1]:80, b"})
+        assert settings.plain_http == ("a:5000", "[::1]:80", "b")
+
+    @pytest.mark.parametrize("text", ["https://a", "http://a/b", "a b", "a:port", "http://"])
+    def test_what_is_no_plain_host_is_refused(self, text: str) -> None:
+        with pytest.raises(InvalidRequest, match=r"TOWLINE_PLAIN_HTTP holds .*, but takes hosts"):
+            Settings.from_environ({"TOWLINE_PLAIN_HTTP": text})
+
+    @pytest.mark.parametrize("name", ["CONNECTIONS", "CONNECTIONS_PER_BLOB"])
+    @pytest.mark.parametrize("text", ["x", "0", "65", "2.9", "-1", "1e1", "nan", "inf", "0x10", "٣", "9" * 400])
+    def test_a_count_that_is_none_or_out_of_its_bounds_is_refused_with_its_name(self, name: str, text: str) -> None:
+        with pytest.raises(InvalidRequest, match=f"TOWLINE_{name} is .*, but takes a whole number from 1 to 64$"):
             Settings.from_environ({f"TOWLINE_{name}": text})
+
+    @pytest.mark.parametrize(
+        ("name", "bounds"), [("STALL_TIMEOUT", "from 1 to 86400"), ("STAGING_TTL", "from 0 to 315360000")]
+    )
+    @pytest.mark.parametrize("text", ["x", "s", "30 min", "-1", "1e9", "nan", "inf", "0x10", "9" * 400])
+    def test_a_time_out_of_its_bounds_is_refused_with_its_name_and_unit(
+        self, name: str, bounds: str, text: str
+    ) -> None:
+        with pytest.raises(InvalidRequest, match=f"TOWLINE_{name} is .*, but takes seconds {bounds}$"):
+            Settings.from_environ({f"TOWLINE_{name}": text})
+
+    @pytest.mark.parametrize("text", ["30", "30s", "30 s", "30.0"])
+    def test_a_time_may_have_its_unit(self, text: str) -> None:
+        assert Settings.from_environ({"TOWLINE_STALL_TIMEOUT": text}).stall_timeout == 30

@@ -30,22 +30,15 @@ class Listen:
         """Reads OLLAMA_HOST in every form that Ollama takes: host, `host:port`, `:port`, `[v6]:port`, with or without
         a scheme and a path; `http://` alone means port 80, `https://` 443. An impossible port means the default.
         """
-        value = text.strip().strip("\"'").strip()
-        scheme, separator, rest = value.partition("://")
-        if not separator:
-            scheme, rest = "", value
-        authority = rest.partition("/")[0]
-        default = {"http": 80, "https": 443}.get(scheme.lower(), DEFAULT_PORT)
-        if match := re.fullmatch(r"\[(.*)\](?::(.*))?", authority):
-            host, port = match[1], match[2]
-        elif authority.count(":") > 1:
-            host, port = authority, None
-        else:
-            host, _, port = authority.partition(":")
-        if not value:
-            return cls()
-        every_address = authority.startswith(":")
-        return cls(host if host or every_address else DEFAULT_HOST, _port(port, default))
+        host, port, default = _address(text)
+        return cls(host, _port(port, default))
+
+    @classmethod
+    def parse_strictly(cls, text: str) -> Self:
+        """Reads the same forms. Raises InvalidRequest, naming the port, for an impossible one."""
+        if port := impossible_port(text):
+            raise InvalidRequest(f"{port[:40]!a} is no port; it is a number from 0 to 65535")
+        return cls.parse(text)
 
     @property
     def url(self) -> str:
@@ -54,10 +47,38 @@ class Listen:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
-def _port(text: str | None, default: int) -> int:
-    if not text:
-        return default
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536 else default
+def impossible_port(text: str) -> str:
+    """The port in an address that `Listen.parse` reads as the default because no such port can be; empty if none."""
+    _, port, _ = _address(text)
+    return port if port and not _is_port(port) else ""
+
+
+def _address(text: str) -> tuple[str, str, int]:
+    """The host, the port as it is written, and the port that is meant where none is."""
+    value = text.strip().strip("\"'").strip()
+    if not value:
+        return DEFAULT_HOST, "", DEFAULT_PORT
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        scheme, rest = "", value
+    authority = rest.partition("/")[0]
+    default = {"http": 80, "https": 443}.get(scheme.lower(), DEFAULT_PORT)
+    if match := re.fullmatch(r"\[(.*)\](?::(.*))?", authority):
+        host, port = match[1], match[2] or ""
+    elif authority.count(":") > 1:
+        host, port = authority, ""
+    else:
+        host, _, port = authority.partition(":")
+    every_address = authority.startswith(":")
+    return host if host or every_address else DEFAULT_HOST, port, default
+
+
+def _port(text: str, default: int) -> int:
+    return int(text) if _is_port(text) else default
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +117,14 @@ def _is_endpoint(url: str) -> bool:
 
 
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
-MIN_RATE = 1024.0
+MIN_RATE = 1000.0
+"""Bytes a second, 1 kB/s: a slower limit is more likely a slip, and a pull at it would look hung."""
 
 
 def parse_rate(text: str, what: str) -> float:
     """Reads a bandwidth as people write it, in bytes a second: `20MB/s`, `512k`, `1.5 MiB/s`; in bits: `100Mbit/s`.
 
-    Raises InvalidRequest, naming `what`, for anything else and for less than a kilobyte a second.
+    Raises InvalidRequest, naming `what`, for anything else and for less than `MIN_RATE`.
     """
     match = re.fullmatch(
         r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([kmg]i?)?(b|byte|bytes|bit|bits)?(/s|ps)?\s*", text, re.IGNORECASE | re.ASCII
@@ -120,8 +142,30 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip().lower() for word in text.split(",") if word.strip())
 
 
+def _plain_hosts(text: str) -> tuple[str, ...]:
+    """Reads TOWLINE_PLAIN_HTTP: hosts with or without a port, also written `http://host`. Raises InvalidRequest."""
+    hosts = tuple(word.removeprefix("http://").removesuffix("/") for word in _words(text))
+    for host in hosts:
+        if not re.fullmatch(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", host):
+            raise InvalidRequest(f"TOWLINE_PLAIN_HTTP holds {host[:60]!a}, but takes hosts: write it as host:5000,…")
+    return hosts
+
+
+_OFF = ("0", "false", "no", "off", "f", "n")
+_ON = ("1", "true", "yes", "on", "t", "y")
+
+
 def _flag(text: str) -> bool:
-    return text.strip().strip("\"'").lower() not in ("", "0", "false", "no", "off", "f", "n")
+    """A flag of Ollama's: whatever does not say off is on."""
+    return text.strip().strip("\"'").lower() not in ("", *_OFF)
+
+
+def _switch(name: str, text: str) -> bool:
+    """A flag of towline's own. Raises InvalidRequest, naming it, for what says neither on nor off."""
+    word = text.strip().strip("\"'").lower()
+    if word not in (*_ON, *_OFF):
+        raise InvalidRequest(f"{name} is {text[:40]!a}, but takes 1 or 0 (true or false, yes or no, on or off)")
+    return word in _ON
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +198,7 @@ class Settings:
     """Have the disk begin to write what is hashed, so that little is left for the end (TOWLINE_WRITEBACK)."""
     stall_timeout: float = 30.0
     """How long a download goes on without a new byte from any source before it fails (TOWLINE_STALL_TIMEOUT)."""
-    refused_timeout: float = 4.0
+    refused_timeout: float = 3.5
     """How long a refused connection is tried again, for a registry that restarts: under the contract's 5 s."""
     connect_timeout: float = 10.0
     """How long one connection may take to be made, TLS included."""
@@ -172,19 +216,19 @@ class Settings:
         given["origins"] = _words(environ.get("OLLAMA_ORIGINS", ""))
         given["noprune"] = _flag(environ.get("OLLAMA_NOPRUNE", ""))
         given["mirrors"] = parse_mirrors(environ.get("TOWLINE_MIRRORS", ""))
-        given["plain_http"] = _words(environ.get("TOWLINE_PLAIN_HTTP", ""))
+        given["plain_http"] = _plain_hosts(environ.get("TOWLINE_PLAIN_HTTP", ""))
         if serve := environ.get("TOWLINE_SERVE_REGISTRY", "").strip():
-            given["serve_registry"] = _flag(serve)
+            given["serve_registry"] = _switch("TOWLINE_SERVE_REGISTRY", serve)
         if rate := environ.get("TOWLINE_MAX_RATE", "").strip():
             given["max_rate"] = parse_rate(rate, "TOWLINE_MAX_RATE")
         if writeback := environ.get("TOWLINE_WRITEBACK", "").strip():
-            given["writeback"] = _flag(writeback)
+            given["writeback"] = _switch("TOWLINE_WRITEBACK", writeback)
         for name, (low, high) in _INTEGERS.items():
             if text := environ.get(f"TOWLINE_{name.upper()}", "").strip():
-                given[name] = int(_number(f"TOWLINE_{name.upper()}", text, low, high))
+                given[name] = _whole_number(f"TOWLINE_{name.upper()}", text, low, high)
         for name, (low, high) in _SECONDS.items():
             if text := environ.get(f"TOWLINE_{name.upper()}", "").strip():
-                given[name] = _number(f"TOWLINE_{name.upper()}", text, low, high)
+                given[name] = _seconds(f"TOWLINE_{name.upper()}", text, low, high)
         return cls(**given)  # type: ignore[arg-type]
 
 
@@ -192,11 +236,19 @@ _INTEGERS = {"connections": (1, 64), "connections_per_blob": (1, 64), "connectio
 _SECONDS = {"stall_timeout": (1, 86400), "staging_ttl": (0, 3650 * 86400)}
 
 
-def _number(name: str, text: str, low: float, high: float) -> float:
+def _whole_number(name: str, text: str, low: int, high: int) -> int:
+    value = int(text) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else low - 1
+    if not low <= value <= high:
+        raise InvalidRequest(f"{name} is {text[:40]!a}, but takes a whole number from {low} to {high}")
+    return value
+
+
+def _seconds(name: str, text: str, low: int, high: int) -> float:
+    """Seconds, as `30` or `2.5`, or with their unit: `30s`."""
     try:
-        value = float(text)
+        value = float(text.removesuffix("s"))
     except ValueError:
         value = low - 1
-    if not low <= value <= high:
-        raise InvalidRequest(f"{name} is {text[:40]!a}, but takes a number from {low:g} to {high:g}")
+    if not low <= value <= high:  # nor is it so for nan
+        raise InvalidRequest(f"{name} is {text[:40]!a}, but takes seconds from {low} to {high}")
     return value

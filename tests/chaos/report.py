@@ -9,10 +9,14 @@ from pathlib import Path
 
 from tests.chaos.elsewhere import IMPOSSIBLE
 from tests.chaos.outcome import Outcome
+from tests.chaos.scenario import SCENARIOS
 
 PAGE = Path(__file__).parents[2] / "docs/chaos.md"
 _BEGIN, _END = "<!-- chaos: begin -->", "<!-- chaos: end -->"
-_HEAD = "| fault | how it is made | times | result | fetched again, at most | s |\n|---|---|---|---|---|---|\n"
+_HEAD = (
+    "| fault | name | how it is made | times | result | fetched again, at most | s |\n|---|---|---|---|---|---|---|\n"
+)
+_NAMES = {scenario.fault: scenario.name for scenario in SCENARIOS}
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,19 @@ class Row:
         return f"ok  {self.fault}: {self.outcome.times} times, {self.outcome.told}{again} ({self.seconds:.0f} s)"
 
     @property
+    def name(self) -> str:
+        """What `--only` calls it; empty for what other tests make."""
+        return _NAMES.get(self.fault, "")
+
+    @property
     def cells(self) -> str:
         """For the table."""
         outcome = self.outcome or Outcome(told=f"**failed**: {self.why}")
         again = _size(outcome) if outcome.refetched is not None else ""
         told = " ".join(outcome.told.replace("|", "/").split())
-        return f"| {self.fault} | {self.how} | {outcome.times or ''} | {told} | {again} | {self.seconds:.0f} |"
+        name = f"`{self.name}`" if self.name else ""
+        made = f"{self.fault} | {name} | {self.how} | {outcome.times or ''}"
+        return f"| {made} | {told} | {again} | {self.seconds:.0f} |"
 
 
 def table(rows: list[Row], seed: int) -> str:

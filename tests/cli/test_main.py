@@ -61,6 +61,10 @@ def test_help_tells_about_one_command(towline: Command, command: str) -> None:
         ("pull", "--js", "llama3.2"),  # no abbreviations: they would bind later options
         ("list", "--models", ""),
         ("help", "nonsense"),
+        ("pull", "--max-rate", "abc", "llama3.2"),
+        ("pull", "--max-rate", "0", "llama3.2"),
+        ("serve", "--max-rate", "999"),
+        ("pull", "--host", "127.0.0.1:x", "llama3.2"),
     ],
 )
 def test_wrong_usage_exits_2_and_says_where_help_is(towline: Command, arguments: tuple[str, ...]) -> None:
@@ -68,6 +72,25 @@ def test_wrong_usage_exits_2_and_says_where_help_is(towline: Command, arguments:
     assert result.code == 2
     assert result.out == ""
     assert "Try: towline help" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "topic"),
+    [(("pull", "--nonsense", "x"), " pull"), (("list", "a", "b"), " list"), (("--nonsense",), ""), (("ps",), "")],
+)
+def test_wrong_usage_of_a_command_names_the_help_of_that_command(
+    towline: Command, arguments: tuple[str, ...], topic: str
+) -> None:
+    assert towline.run(*arguments).err.endswith(f"\nTry: towline help{topic}\n")
+
+
+def test_a_command_that_is_none_is_told_in_one_wording(towline: Command) -> None:
+    assert towline.run("ps").err == towline.run("help", "ps").err
+    assert towline.run("ps").err.startswith("towline: there is no command 'ps'\n")
+
+
+def test_the_help_of_pull_says_where_a_limit_does_not_apply(towline: Command) -> None:
+    assert "its limit does not\napply" in towline.run("help", "pull").out
 
 
 def test_every_command_has_a_description_and_a_function() -> None:

@@ -116,5 +116,5 @@ def test_path_of_a_model_that_has_no_weights_says_so(towline: Command, store_pat
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a b", "", "host:1/model"])
-def test_path_of_what_is_no_name_fails(towline: Command, name: str) -> None:
-    assert towline.run("path", name).failed().startswith("invalid model name")
+def test_path_of_what_is_no_name_is_wrong_usage(towline: Command, name: str) -> None:
+    assert towline.run("path", name).failed(2).startswith("invalid model name")

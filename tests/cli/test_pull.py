@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +20,8 @@ from tests.support.exchanges import blob
 from tests.support.faults import Slow, Stall, Status
 from tests.support.models import Model
 from tests.support.registry import FaultRegistry
+from towline._version import __version__
+from towline.store.layout import store_id
 
 MB = 1_000_000
 
@@ -95,8 +101,12 @@ def test_several_names_are_pulled_though_one_fails(pulling: Command, registry: F
 
 def test_a_name_that_is_none_is_told_apart_from_the_others(pulling: Command, registry: FaultRegistry) -> None:
     result = pulling.run("pull", "a//b", registry.add(models.tiny(), "library/tiny"))
-    assert result.failed().startswith("a//b: invalid model name")
+    assert result.failed(2).startswith("a//b: invalid model name")
     assert result.lines[-1].startswith("pulled ")
+
+
+def test_a_pull_that_failed_outweighs_a_name_that_is_none(towline: Command, registry: FaultRegistry) -> None:
+    assert towline.run("pull", "a//b", f"{registry.host}/library/nothing").code == 1
 
 
 @pytest.mark.parametrize(
@@ -213,6 +223,61 @@ def test_a_daemon_that_dies_is_one_sentence(
         result = running.wait()
     assert "stopped answering; what has arrived is kept" in result.failed()
     result.pull(success=False)
+
+
+@contextmanager
+def recording(store: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A daemon over this store that takes every pull for done, where it listens, and what it was asked to pull."""
+    asked: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer({"version": __version__, "store": str(store), "store_id": store_id(store)})
+
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.answer({"status": "success"})
+
+        def answer(self, body: dict[str, str]) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode() + b"\n")
+
+        def log_message(self, *_: object) -> None:
+            return None
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "limit"),
+    [
+        ((), {}, {}),
+        (("--max-rate", "2MB/s"), {}, {"max_rate": "2MB/s"}),
+        ((), {"TOWLINE_MAX_RATE": "3MB/s"}, {"max_rate": "3MB/s"}),
+        (("--max-rate", "2MB/s"), {"TOWLINE_MAX_RATE": "3MB/s"}, {"max_rate": "2MB/s"}),
+    ],
+)
+def test_a_daemon_is_told_the_limit_of_the_pull(
+    towline: Command, store_path: Path, arguments: tuple[str, ...], environment: dict[str, str], limit: dict[str, str]
+) -> None:
+    with recording(store_path) as (host, asked):
+        assert towline.run("pull", "llama3.2", "--host", host, *arguments, env=environment).code == 0
+    assert asked == [{"model": "llama3.2"} | limit]
+
+
+def test_debugging_shows_no_connection_of_the_library_beneath(towline: Command, registry: FaultRegistry) -> None:
+    result = towline.run("pull", registry.add(models.tiny(), "library/tiny"), env={"TOWLINE_DEBUG": "1"})
+    assert result.code == 0
+    assert "GET /v2/" not in result.err
+    assert "HTTP connection" not in result.err
 
 
 def test_two_pulls_of_one_model_share_its_bytes(towline: Command, registry: FaultRegistry) -> None:

@@ -1,4 +1,4 @@
-"""How a pull looks."""
+"""How a pull looks: bars, lines, events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import pytest
 from rich.console import Console
 
-from towline.cli.render import Bars, Frame, Lines, Wire, best_view, outcome
+from towline.cli.render import Bars, Lines, Wire, best_view, outcome
 from towline.cli.tally import Tally
 from towline.model.digest import Digest
 from towline.model.events import Event, Progress, Status
@@ -26,68 +26,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def drawn(
-    events: list[Event], *, width: int = 80, height: int = 24, seconds: float = 1.0, ascii_only: bool = False
-) -> list[str]:
-    """The picture after these events, each `seconds` after the one before."""
-    tally, now = Tally(0), 0.0
-    for event in events:
-        tally.take(event, now)
-        now += seconds
-    raw = io.BytesIO()
-    file = io.TextIOWrapper(raw, encoding="ascii" if ascii_only else "utf-8")
-    console = Console(file=file, width=width, height=height, force_terminal=True, color_system=None)
-    console.print(Frame("llama3.2", tally, now))
-    file.flush()
-    return raw.getvalue().decode().splitlines()
-
-
-def test_before_the_manifest_the_step_is_shown() -> None:
-    assert drawn([Status("pulling manifest")])[0].rstrip() == "llama3.2  pulling manifest"
-
-
-def test_a_layer_has_digest_bar_percent_bytes_speed_and_time_left() -> None:
-    row = drawn([Progress(DIGESTS[0], 4 * GB, 0), Progress(DIGESTS[0], 4 * GB, GB)])[1]
-    for part in (DIGESTS[0].short, "━", "25 %", "1.00/4.00 GB", "500 MB/s", "0:06"):
-        assert part in row
-
-
-def test_several_layers_have_a_total() -> None:
-    rows = drawn([Progress(DIGESTS[0], 3 * GB, 0), Progress(DIGESTS[1], GB, GB)])
-    assert rows[0].rstrip() == "llama3.2  1 of 2 layers here"
-    assert rows[-1].startswith("total")
-    assert "1.00/4.00 GB" in rows[-1]
-
-
-def test_what_was_here_before_has_no_speed() -> None:
-    row = drawn([Progress(DIGESTS[0], 4 * GB, GB), Progress(DIGESTS[0], 4 * GB, GB)])[1]
-    assert "/s" not in row
-
-
-@pytest.mark.parametrize("width", [1, 10, 20, 30, 44, 60, 80, 120, 300])
-@pytest.mark.parametrize("ascii_only", [False, True])
-def test_no_width_breaks_it(width: int, ascii_only: bool) -> None:
-    events: list[Event] = [Progress(digest, 4 * GB, 0) for digest in DIGESTS[:3]]
-    events += [Progress(digest, 4 * GB, GB) for digest in DIGESTS[:3]]
-    rows = drawn(events, width=width, ascii_only=ascii_only)
-    assert all(len(row) <= width for row in rows)
-    assert len(rows) == 5
-
-
-@pytest.mark.parametrize("height", [1, 5, 24, 200])
-def test_thousands_of_layers_fit_any_height(height: int) -> None:
-    events: list[Event] = [Progress(digest, 1000, 0) for digest in DIGESTS]
-    events += [Progress(digest, 1000, 500) for digest in DIGESTS[100:104]]
-    rows = drawn(events, height=height, seconds=0.0001)
-    assert len(rows) <= max(3, min(height - 3, 14))
-    assert rows[0].startswith("llama3.2  0 of 5,000 layers here, ")
-    assert DIGESTS[100].short in rows[1]
-
-
-def test_an_empty_layer_is_a_full_bar() -> None:
-    assert "100 %" in drawn([Progress(DIGESTS[0], 0, 0)])[1]
 
 
 def test_bars_draw_seldom_and_end_with_what_came() -> None:
@@ -152,7 +90,27 @@ def test_lines_for_thousands_of_layers_are_few(capsys: pytest.CaptureFixture[str
 def test_lines_break_a_long_silence(capsys: pytest.CaptureFixture[str]) -> None:
     events: list[Event] = [Status("pulling manifest"), *[Progress(DIGESTS[0], 4 * GB, 1)] * 130]
     printed = lines(events, capsys, seconds=1.0)
-    assert printed[1:] == ["llama3.2: 0 of 1 layers, 4 GB, 0 %"] * 2
+    assert printed[1:] == ["llama3.2: no data for 5 s", *["llama3.2: 0 of 1 layers, 4 GB, 0 %"] * 2]
+
+
+def test_lines_tell_each_silence_once(capsys: pytest.CaptureFixture[str]) -> None:
+    events: list[Event] = [Progress(DIGESTS[0], 4 * GB, completed) for completed in [0, 1, *[2] * 20, *[GB] * 20]]
+    assert lines(events, capsys, seconds=1.0) == [
+        f"{DIGESTS[0].short}: 4 GB, 0 %, 1 B/s, more than a day left",
+        "llama3.2: no data for 5 s",
+        f"{DIGESTS[0].short}: 4 GB, 25 %",
+        "llama3.2: no data for 5 s",
+    ]
+
+
+def test_lines_tell_no_silence_while_all_that_is_left_is_verifying(capsys: pytest.CaptureFixture[str]) -> None:
+    events: list[Event] = [Progress(DIGESTS[0], 1000, 0), *[Progress(DIGESTS[0], 1000, 999)] * 20]
+    assert "no data" not in "\n".join(lines(events, capsys, seconds=1.0))
+
+
+def test_lines_tell_that_a_registry_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = lines([Status("pulling manifest")] * 10, capsys, seconds=1.0)
+    assert printed == ["llama3.2: pulling manifest", "llama3.2: no data for 5 s"]
 
 
 def test_lines_repeat_no_step(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,11 +139,13 @@ def test_without_a_terminal_there_are_lines(capsys: pytest.CaptureFixture[str]) 
     [
         (0, 98_000_000, "pulled llama3.2: 98 MB in 2.5 s, 39 MB/s"),
         (49_000_000, 49_000_000, "pulled llama3.2: 49 MB of 98 MB in 2.5 s, 19 MB/s"),
+        (1_000, 97_999_000, "pulled llama3.2: 97 MB of 98 MB in 2.5 s, 39 MB/s"),
+        (1_000, 98_000_000, "pulled llama3.2: 98 MB in 2.5 s, 39 MB/s"),
         (98_000_000, 0, "llama3.2 is up to date"),
     ],
 )
 def test_the_outcome_tells_what_was_fetched(here: int, fetched: int, said: str) -> None:
     tally = Tally(0)
-    tally.take(Progress(DIGESTS[0], 98_000_000, here), 0)
-    tally.take(Progress(DIGESTS[0], 98_000_000, here + fetched), 2.5)
+    tally.take(Progress(DIGESTS[0], here + fetched, here), 0)
+    tally.take(Progress(DIGESTS[0], here + fetched, here + fetched), 2.5)
     assert outcome("llama3.2", tally, 2.5) == said

@@ -41,6 +41,21 @@ def test_a_port_in_use_is_one_sentence(towline: Command) -> None:
         assert str(port) in towline.run("serve", "--host", f"127.0.0.1:{port}").failed()
 
 
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1:99999", "99999"), ("foo:bar", "bar")])
+def test_a_flag_with_an_impossible_port_is_wrong_usage(towline: Command, host: str, port: str) -> None:
+    result = towline.run("serve", "--host", host)
+    assert result.code == 2
+    assert f"'{port}' is no port" in result.err
+
+
+def test_a_variable_with_an_impossible_port_is_read_as_ollama_reads_it_and_complained_of(towline: Command) -> None:
+    environment = {"OLLAMA_HOST": "127.0.0.1:99999", "OLLAMA_MODELS": "/proc/models"}
+    result = towline.run("serve", env=environment)  # which ends at once, as the store cannot be made
+    assert result.err.splitlines()[0] == (
+        "towline: OLLAMA_HOST names the port '99999', which is none; 11434 is used, as Ollama does"
+    )
+
+
 def test_a_store_that_cannot_be_written_is_one_sentence(towline: Command) -> None:
     result = towline.run("serve", "--models", "/proc/models")
     assert result.code == 1

@@ -21,6 +21,8 @@ def configure() -> None:
     logging.basicConfig(
         level=logging.DEBUG, handlers=[logging.StreamHandler(sys.stderr) if debug else logging.NullHandler()]
     )
+    # At debug it tells of every connection and request, in the middle of the progress.
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.CRITICAL),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),

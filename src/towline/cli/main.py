@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from towline.cli import about, demo, models, options, pull, serve
 from towline.cli.logs import debugging
@@ -44,6 +44,19 @@ environment:
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(  # type: ignore[override] # typeshed has an overload for each kind of namespace
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # here and not in the root, which does not know any more whose they are
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.dest == "command" and value not in (action.choices or ()):
+            self.error(f"there is no command {value!a}")
+        super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         command = self.prog.removeprefix("towline").strip()
         self.exit(2, f"{self.prog}: {message}\nTry: towline help{f' {command}' if command else ''}\n")
@@ -86,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    from towline.errors import TowlineError
+    from towline.errors import InvalidName, TowlineError
 
     debug = debugging()
     try:
@@ -100,7 +113,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if debug:
             raise
         complain(str(error))
-        return 1
+        return 2 if isinstance(error, InvalidName) else 1  # a name is an argument
     except OSError as error:
         if debug or error.filename is None:  # without a file it is the output: the core wraps what else there is
             raise

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from towline.cli.text import complain
 
 if TYPE_CHECKING:
     from towline.settings import Settings
@@ -27,20 +30,38 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 def add_host(parser: argparse.ArgumentParser, meaning: str) -> None:
     """`--host`, an address; `meaning` says whose."""
-    parser.add_argument("--host", metavar="HOST[:PORT]", help=f"{meaning} (default: OLLAMA_HOST, else 127.0.0.1:11434)")
+    parser.add_argument(
+        "--host",
+        metavar="HOST[:PORT]",
+        type=_host,
+        help=f"{meaning} (default: OLLAMA_HOST, else 127.0.0.1:11434)",
+    )
 
 
 def add_max_rate(parser: argparse.ArgumentParser, meaning: str) -> None:
     """`--max-rate`, a bandwidth; `meaning` says whose."""
-    parser.add_argument("--max-rate", metavar="RATE", help=f"bandwidth of {meaning}: 20MB/s, 512k, 100Mbit/s")
+    parser.add_argument(
+        "--max-rate",
+        metavar="RATE",
+        type=_rate,
+        help=f"bandwidth of {meaning}: 20MB/s, 512k, 100Mbit/s (default: TOWLINE_MAX_RATE, else no limit)",
+    )
+
+
+def max_rate(arguments: argparse.Namespace) -> str | None:
+    """The limit that the command line gives, else the environment, as it is written there."""
+    return arguments.max_rate or os.environ.get("TOWLINE_MAX_RATE", "").strip() or None
 
 
 def settings(arguments: argparse.Namespace) -> Settings:
-    """What the environment says, and over it what the command line does. Raises InvalidRequest."""
+    """What the environment says, and over it what the command line does. Raises InvalidRequest.
+
+    Complains of an address in OLLAMA_HOST that is read otherwise than it is written, where it is asked for.
+    """
     from dataclasses import replace
 
     from towline.errors import InvalidRequest
-    from towline.settings import Listen, Settings, parse_rate
+    from towline.settings import Listen, Settings, impossible_port, parse_rate
 
     try:
         found = Settings.from_environ(os.environ)
@@ -50,9 +71,42 @@ def settings(arguments: argparse.Namespace) -> Settings:
         found = replace(found, models=arguments.models)
     if getattr(arguments, "host", None) is not None:
         found = replace(found, listen=Listen.parse(arguments.host))
+    elif "host" in arguments and (port := impossible_port(os.environ.get("OLLAMA_HOST", ""))):
+        complain(
+            f"OLLAMA_HOST names the port {port[:40]!a}, which is none; {found.listen.port} is used, as Ollama does"
+        )
     if getattr(arguments, "max_rate", None) is not None:
         found = replace(found, max_rate=parse_rate(arguments.max_rate, "--max-rate"))
     return found
+
+
+def _as_written(check: Callable[[str], object]) -> Callable[[str], str]:
+    """An argument that stays text, for a daemon or for the next command line, once `check` has taken it."""
+
+    def checked(text: str) -> str:
+        from towline.errors import InvalidRequest
+
+        try:
+            check(text)
+        except InvalidRequest as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return checked
+
+
+@_as_written
+def _host(text: str) -> None:
+    from towline.settings import Listen
+
+    Listen.parse_strictly(text)
+
+
+@_as_written
+def _rate(text: str) -> None:
+    from towline.settings import parse_rate
+
+    parse_rate(text, "it")
 
 
 def _folder(text: str) -> Path:

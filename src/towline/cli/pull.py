@@ -26,6 +26,10 @@ _DESCRIPTION = """\
 Gets models from their registry into the store, or brings them up to date. A
 pull that was interrupted goes on where it stood. With a towline daemon on this
 machine that keeps the same store, the daemon does it, with its own settings.
+
+A limit (--max-rate, or TOWLINE_MAX_RATE) is of what this pull starts: where the
+same model is being pulled already, this one joins it and its limit does not
+apply. A daemon that has a limit as well keeps to the lower of the two.
 """
 
 _EXAMPLES = """\
@@ -58,26 +62,26 @@ def add(commands: Any) -> None:
 def _pull(arguments: argparse.Namespace) -> int:
     from towline.cli import render
     from towline.cli.signals import Interrupted, interruptible
-    from towline.errors import TowlineError
+    from towline.errors import InvalidName, TowlineError
 
     settings = options.settings(arguments)
     left = list(arguments.names)
-    code = 0
+    codes = {0}
     try:
-        with interruptible(), _source(settings, arguments.max_rate) as source:
+        with interruptible(), _source(settings, options.max_rate(arguments)) as source:
             while left:
                 try:
                     _one(left[0], source, render.Wire() if arguments.json else render.best_view(left[0]))
                 except TowlineError as error:
                     told = len(arguments.names) == 1 or left[0] in str(error)
                     complain(str(error) if told else f"{left[0]}: {error}")
-                    code = 1
+                    codes.add(2 if isinstance(error, InvalidName) else 1)
                 left.pop(0)
     except Interrupted as interrupt:
         if left:
             _say_how_to_go_on(arguments, left)
             return interrupt.exit_code
-    return code
+    return 1 if 1 in codes else max(codes)
 
 
 @contextmanager

@@ -11,27 +11,20 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from towline.cli import units
-from towline.cli.tally import SILENT, Layer, Tally, time_left
+from towline.cli.frame import MOST_ROWS, Frame
+from towline.cli.tally import Layer, Tally, time_left
 from towline.model.digest import Digest
 from towline.model.events import SUCCESS, Event, Progress, encode
 
 Clock = Callable[[], float]
 
-MOST_ROWS = 12
-"""Layers drawn with a bar of their own; of more, those that move are drawn and the others counted."""
-
 _FRAME = 0.1
 """Seconds between two drawings. Events come at least every second, so none waits longer to be seen."""
-
-_MOVING = 3.0
-"""Seconds after its last byte that a layer still counts as moving."""
 
 
 class View(Protocol):
@@ -64,7 +57,7 @@ def outcome(name: str, tally: Tally, now: float) -> str:
         return f"{name} is up to date"
     took = now - tally.started
     amount = units.size(tally.fetched)
-    if tally.here:
+    if tally.here and units.size(tally.total) != amount:
         amount += f" of {units.size(tally.total)}"
     return f"pulled {name}: {amount} in {units.span(took)}, {units.rate(tally.fetched / max(took, 0.001))}"
 
@@ -105,6 +98,8 @@ class Wire(_Quiet):
 class Lines(_Quiet):
     """Plain lines, few enough for a log: each layer at every tenth and at its end, and one a minute at least.
 
+    A silence is told once, when it has lasted for `SILENCE`.
+
     With more than `MOST_ROWS` layers the lines are about all of them together.
     """
 
@@ -114,10 +109,14 @@ class Lines(_Quiet):
     QUIET = 60.0
     """Seconds without a line after which one comes anyway: log readers give up on silence."""
 
+    SILENCE = 5.0
+    """Seconds without a byte after which that is said: longer than the pauses of a registry that is only slow."""
+
     def __init__(self, name: str, clock: Clock = time.monotonic) -> None:
         self._name = name
         self._clock = clock
         self._tally = Tally(clock())
+        self._silent = False
         self._tenths: dict[Digest | None, int] = {}
         self._status = ""
         self._moving = False
@@ -130,6 +129,7 @@ class Lines(_Quiet):
             self._step(event.status, now)
         elif event.completed > self._tally.layers[event.digest].here:
             self._moved(self._tally.layers[event.digest], now)
+        self._tell_silence(now)
         if now - self._spoke >= self.QUIET:
             self._say(f"{self._name}: {self._all(now) if self._tally.layers else self._status}", now)
 
@@ -148,8 +148,14 @@ class Lines(_Quiet):
             if self._is_further(None, tally.completed, tally.total):
                 self._say(f"{self._name}: {self._all(now)}", now)
         elif (layer.done or layer.total > self.SMALL) and self._is_further(layer.digest, layer.completed, layer.total):
-            so_far = "done" if layer.done else _so_far(layer.completed, layer.total, layer.speed.at(now))
+            so_far = "done" if layer.done else _so_far(layer.completed, layer.total, layer.speed(now))
             self._say(f"{layer.digest.short}: {units.size(layer.total)}, {so_far}", now)
+
+    def _tell_silence(self, now: float) -> None:
+        silence = self._tally.silence(now)
+        if silence >= self.SILENCE and not self._silent:
+            self._say(f"{self._name}: no data for {units.span(int(silence))}", now)
+        self._silent = silence >= self.SILENCE
 
     def _is_further(self, what: Digest | None, completed: int, total: int) -> bool:
         """Whether it has come to another tenth since this was asked last; None is all layers together."""
@@ -161,7 +167,7 @@ class Lines(_Quiet):
     def _all(self, now: float) -> str:
         tally = self._tally
         layers = f"{tally.finished_layers:,} of {len(tally.layers):,} layers, {units.size(tally.total)}"
-        return f"{layers}, {_so_far(tally.completed, tally.total, tally.speed.at(now))}"
+        return f"{layers}, {_so_far(tally.completed, tally.total, tally.speed(now))}"
 
     def _say(self, line: str, now: float) -> None:
         self._spoke = now
@@ -173,7 +179,8 @@ def _so_far(completed: int, total: int, speed: float | None) -> str:
     if speed:
         text += f", {units.rate(speed)}"
         left = time_left(total - completed, speed)
-        text += f", {units.span(max(1, round(left)))} left" if left is not None else ""
+        if left is not None:
+            text += f", {'more than a day' if left >= 86_400 else units.span(max(1, round(left)))} left"
     return text
 
 
@@ -213,111 +220,3 @@ class Bars:
 
     def _frame(self) -> RenderableType:
         return Frame(self._name, self._tally, self._clock())
-
-
-class Frame:
-    """One picture of a pull, for any width and height. A value: it draws the same every time."""
-
-    def __init__(self, name: str, tally: Tally, now: float) -> None:
-        self._name = name
-        self._tally = tally
-        self._now = now
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = max(1, min(MOST_ROWS, console.height - 5))
-        layers = self._rows(room)
-        yield Text.assemble(
-            (self._name, "bold"), "  ", (self._headline(len(layers)), "dim"), no_wrap=True, overflow="crop"
-        )
-        if self._tally.layers:
-            yield self._grid(layers, options.max_width)
-
-    def _headline(self, drawn: int) -> str:
-        tally = self._tally
-        if tally.status == SUCCESS:
-            return ""
-        silent = self._now - tally.moved
-        waits = f" for {silent:.0f} s" if silent >= SILENT else ""
-        if not tally.layers or tally.waiting == 0:
-            return tally.status + waits
-        text = f"{tally.finished_layers:,} of {len(tally.layers):,} layers here"
-        if len(tally.layers) > drawn and tally.waiting > drawn:
-            text += f", {tally.waiting - drawn:,} waiting"
-        return f"{text}, no data{waits}" if waits else text
-
-    def _rows(self, room: int) -> list[Layer]:
-        """Every layer while they fit; else those that move, or if none does, some that are not done."""
-        layers = list(self._tally.layers.values())
-        if len(layers) <= room:
-            return layers
-        missing = [layer for layer in layers if not layer.done]
-        moving = [layer for layer in missing if self._now - layer.moved < _MOVING and layer.completed > layer.here]
-        return (moving or missing)[:room]
-
-    def _grid(self, layers: list[Layer], width: int) -> RenderableType:
-        grid = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
-        # A few columns stay free: the `^C` that a terminal echoes must not wrap, or the drawing is off by a line.
-        columns = _columns(width - 3 if width > 40 else width)
-        grid.add_column(no_wrap=True, overflow="crop", width=12)
-        if "bar" in columns:
-            grid.add_column(width=columns["bar"])
-        for name in ("percent", "share", "speed", "left"):
-            if name in columns:
-                grid.add_column(justify="right", no_wrap=True, overflow="crop", width=columns[name])
-        for layer in layers:
-            speed = layer.speed.at(self._now) if layer.completed > layer.here else None
-            waits = layer.waits(self._now)
-            grid.add_row(*_Row(layer.digest.short, layer.completed, layer.total, speed, waits).cells(columns))
-        tally = self._tally
-        if len(tally.layers) > 1:
-            row = _Row("total", tally.completed, tally.total, tally.speed.at(self._now))
-            grid.add_row(*row.cells(columns), style="bold")
-        return grid
-
-
-_WIDTHS = {"percent": 5, "share": 13, "speed": 9, "left": 7}
-"""Columns of a fixed width, in the order in which they are kept when the terminal gets narrower."""
-
-
-def _columns(width: int) -> dict[str, int]:
-    """The columns that fit, with their widths: twelve for the digest, and a bar of 8 to 48 where there is room."""
-    columns: dict[str, int] = {}
-    rest = width - 12
-    for name, wide in _WIDTHS.items():
-        if rest - wide - 2 < (10 if name != "percent" else 0):
-            break
-        columns[name] = wide
-        rest -= wide + 2
-    if rest >= 10:
-        columns["bar"] = min(rest - 2, 48)
-    return columns
-
-
-class _Row:
-    """One line of the grid."""
-
-    def __init__(self, label: str, completed: int, total: int, speed: float | None, waits: str = "") -> None:
-        self._label = label
-        self._waits = waits
-        self._completed = completed
-        self._total = total
-        self._speed = speed
-
-    def cells(self, columns: dict[str, int]) -> list[RenderableType]:
-        done = self._completed >= self._total
-        left = time_left(self._total - self._completed, self._speed)
-        cells: dict[str, RenderableType] = {
-            "bar": _bar(self._completed, self._total),
-            "percent": f"{units.percent(self._completed, self._total)} %",
-            "share": units.size(self._total) if done else units.share(self._completed, self._total),
-            "speed": self._waits or ("" if done or self._speed is None else units.rate(self._speed)),
-            "left": "" if done or self._speed is None else units.clock(left) if left is not None else "-:--",
-        }
-        return [self._label, *(cell for name, cell in cells.items() if name in columns)]
-
-
-def _bar(completed: int, total: int) -> ProgressBar:
-    # An empty layer is a full bar; rich would draw none.
-    return ProgressBar(
-        total=max(total, 1), completed=completed if total else 1, complete_style="cyan", finished_style="green"
-    )

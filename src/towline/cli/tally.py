@@ -14,6 +14,9 @@ WINDOW = 5.0
 SILENT = 3.0
 """Seconds without a byte after which something is said to wait."""
 
+VERIFYING = "verifying"
+"""The state of a layer whose bytes all came."""
+
 _STEP = 0.25
 """Seconds between the samples that a speed keeps."""
 
@@ -52,19 +55,28 @@ class Layer:
     completed: int
     moved: float
     """When `completed` last rose; the time of the first event while it has not."""
-    speed: Speed = field(default_factory=Speed)
+    samples: Speed = field(default_factory=Speed)
 
     @property
     def done(self) -> bool:
         return self.completed >= self.total
 
-    def waits(self, now: float) -> str:
-        """What it waits for, in a word; empty while it moves."""
-        if self.done or now - self.moved < SILENT:
-            return ""
-        if self.completed == self.total - 1:
-            return "verifying"  # the last byte is told once the digest is right
-        return "queued" if self.completed == self.here else f"silent {min(now - self.moved, 99):.0f} s"
+    @property
+    def verifying(self) -> bool:
+        """Whether all bytes came and are looked at: the last one is told once the digest is right."""
+        return 0 < self.completed == self.total - 1
+
+    def moves(self, now: float) -> bool:
+        """Whether bytes of it come."""
+        return self.here < self.completed < self.total and now - self.moved < SILENT
+
+    def waits(self, now: float) -> bool:
+        """Whether it lacks bytes and none comes."""
+        return not (self.done or self.verifying or self.moves(now))
+
+    def speed(self, now: float) -> float | None:
+        """Bytes a second; None where no byte comes, or it is too early to say."""
+        return self.samples.at(now) if self.moves(now) and not self.verifying else None
 
 
 class Tally:
@@ -74,12 +86,13 @@ class Tally:
         self.started = now
         self.status = ""
         self.moved = now
+        """When a byte last came, a layer became known or a step was reached."""
         self.layers: dict[Digest, Layer] = {}
         self.total = 0
         self.completed = 0
         self.here = 0
         self.finished_layers = 0
-        self.speed = Speed()
+        self._samples = Speed()
 
     def take(self, event: Event, now: float) -> None:
         """Counts one event in. A total stays what it was first, a counter never falls."""
@@ -97,14 +110,20 @@ class Tally:
             self.here += event.completed
             self.completed += event.completed
             self.finished_layers += layer.done
+            self.moved = now
         elif event.completed > layer.completed:
             self.completed += event.completed - layer.completed
             self.finished_layers += event.completed >= layer.total and not layer.done
+            # What comes after a silence has a speed of its own, not one with the silence in it.
+            if now - layer.moved >= SILENT:
+                layer.samples = Speed()
+            if now - self.moved >= SILENT:
+                self._samples = Speed()
             layer.completed = event.completed
             layer.moved = self.moved = now
-        layer.speed.add(layer.completed, now)
+        layer.samples.add(layer.completed, now)
         # From what was here on, so that bytes of an earlier pull are nobody's speed.
-        self.speed.add(self.completed - self.here, now)
+        self._samples.add(self.fetched, now)
 
     @property
     def fetched(self) -> int:
@@ -112,15 +131,48 @@ class Tally:
         return self.completed - self.here
 
     @property
-    def waiting(self) -> int:
+    def unfinished_layers(self) -> int:
         """Layers that are not complete."""
         return len(self.layers) - self.finished_layers
 
-    def left(self, now: float) -> float | None:
-        """Seconds until all bytes are here, at the speed of the last moments; None where nobody can tell."""
-        return time_left(self.total - self.completed, self.speed.at(now))
+    def waiting_layers(self, now: float) -> int:
+        """Layers that lack bytes of which none comes."""
+        return sum(layer.waits(now) for layer in self.layers.values())
+
+    def silence(self, now: float) -> float:
+        """Seconds for which nothing came that should have, from `SILENT` on; 0 before, and while bytes lack nowhere."""
+        quiet = now - self.moved
+        if quiet < SILENT or (self.layers and all(layer.done or layer.verifying for layer in self.layers.values())):
+            return 0.0
+        return quiet
+
+    def speed(self, now: float) -> float | None:
+        """Bytes a second of all layers; None where none comes, or it is too early to say."""
+        return self._samples.at(now) if self.fetched and now - self.moved < SILENT else None
+
+    def state(self, layer: Layer, now: float) -> str:
+        """What this layer waits for, in a word or two of at most 12 characters; empty while it moves, or may soon.
+
+        `queued` is said only while other layers move: else nobody knows what it waits for.
+        """
+        if layer.verifying:
+            return VERIFYING
+        silent = now - layer.moved
+        if layer.done or silent < SILENT:
+            return ""
+        if layer.completed > layer.here:
+            return f"silent {_short(silent)}"
+        return "queued" if self.fetched and now - self.moved < SILENT else "waiting"
 
 
 def time_left(missing: int, speed: float | None) -> float | None:
     """Seconds for the bytes that are missing; None where nothing is missing or nothing moves."""
     return missing / speed if missing and speed else None
+
+
+def _short(seconds: float) -> str:
+    """In at most five characters: `4s`, `99s`, `1:40`, `59:59`, `>1 h`."""
+    whole = int(seconds)
+    if whole < 100:
+        return f"{whole}s"
+    return f"{whole // 60}:{whole % 60:02}" if whole < 3600 else ">1 h"

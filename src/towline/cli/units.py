@@ -52,14 +52,14 @@ def rate(bytes_per_second: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Time left as `0:19`, `12:03`, `1:02:03`; from 100 hours on, in days.
+    """Time left as `0:19`, `12:03`, `1:02:03`, in at most eight characters; from 24 hours on only that.
 
-    >>> [clock(0.2), clock(19), clock(723), clock(3723), clock(360_000)]
-    ['0:01', '0:19', '12:03', '1:02:03', '4 days']
+    >>> [clock(0.2), clock(19), clock(723), clock(3723), clock(86_399), clock(86_400)]
+    ['0:01', '0:19', '12:03', '1:02:03', '23:59:59', '>1 d']
     """
     whole = max(1, round(seconds))
-    if whole >= 360_000:
-        return f"{whole // 86400} days"
+    if whole >= 86_400:
+        return ">1 d"
     minutes, second = divmod(whole, 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

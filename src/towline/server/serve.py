@@ -88,7 +88,9 @@ def bind(listen: Listen) -> list[socket.socket]:
     try:
         found = socket.getaddrinfo(listen.host or None, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
-        raise TowlineError(f"cannot listen on {listen.host}: the host has no address; check OLLAMA_HOST") from None
+        raise TowlineError(
+            f"cannot listen on {listen.host}: the host has no address; check OLLAMA_HOST or --host"
+        ) from None
     # IPv4 first: it decides the port where the system chooses one.
     found.sort(key=lambda info: info[0] != socket.AF_INET)
     sockets: list[socket.socket] = []
@@ -137,10 +139,10 @@ def _cannot_listen(listen: Listen, error: OSError) -> str:
     reasons = {
         errno.EADDRINUSE: "the port is in use; stop what listens there, or choose another with OLLAMA_HOST or --host",
         errno.EACCES: "this user may not use the port; choose one above 1023 with OLLAMA_HOST or --host",
-        errno.EADDRNOTAVAIL: "this machine does not have the address; check OLLAMA_HOST",
+        errno.EADDRNOTAVAIL: "this machine does not have the address; check OLLAMA_HOST or --host",
     }
     host = f"[{listen.host}]" if ":" in listen.host else listen.host
-    reason = reasons.get(error.errno or 0, f"{error.strerror}; check OLLAMA_HOST")
+    reason = reasons.get(error.errno or 0, f"{error.strerror}; check OLLAMA_HOST or --host")
     return f"cannot listen on {host}:{listen.port}: {reason}"
 
 
