@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,8 +64,13 @@ def measure(work: Workspace) -> Sequence[Row]:
             assert found, said
             return 1000 / float(found[1])
 
+        def bare() -> float:
+            digests = str(script.with_name("digests"))
+            command = [sys.executable, "-m", "bench.bare", depot.host, REPOSITORY, digests, str(connections)]
+            return float(output(command))
+
         without = missing("wrk")
-        contestants = {"towline": pull} if without else {"wrk": wrk, "towline": pull}
+        contestants = {"bare": bare, "towline": pull} if without else {"wrk": wrk, "bare": bare, "towline": pull}
         results = interleave(contestants, work.scale.slow_rounds)
     target, note = TARGET, f"{count} layers; wrk: {without}"
     rows = []
@@ -78,6 +84,7 @@ def measure(work: Workspace) -> Sequence[Row]:
         rows.append(Row.of(f"`wrk`, {connections} connections, a layer", "ms", results["wrk"]))
     return [
         *rows,
+        Row.of("the requests alone, through urllib3, nothing kept", "ms", results["bare"]),
         Row.of("a pull, a layer of 4 KiB", "ms", results["towline"], target=target, note=note),
         Row.of("CPU of the daemon, a layer of 4 KiB", "ms", cpus),
     ]
