@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 
 from towline.errors import Cancelled, StoreError, TowlineError
@@ -41,13 +41,16 @@ class Puller:
             connections=settings.connections,
             hashers=min(4, os.cpu_count() or 1),
             limits=Limits(
-                settings.connections_per_blob, settings.stall_timeout, settings.refused_timeout, settings.writeback
+                connections=settings.connections_per_blob,
+                stall_timeout=settings.stall_timeout,
+                refused_timeout=settings.refused_timeout,
+                writeback=settings.writeback,
             ),
             connections_per_host=settings.connections_per_host,
             rate=Rate(settings.max_rate) if settings.max_rate is not None else None,
         )
         self._lock = threading.Lock()
-        self._running: dict[object, Pull] = {}
+        self._running: dict[Hashable, Pull] = {}
         self._waiting: deque[Pull] = deque()
         self._threads: set[threading.Thread] = set()
         self._closed = False
@@ -57,7 +60,7 @@ class Puller:
 
         `max_rate`, in bytes a second, limits what this pull starts to transfer; whoever only joins has no say in it.
         """
-        key = (name.key, name.digest)
+        key = _key(name)
         with self._lock:
             if self._closed:
                 raise Cancelled("towline is shutting down")
@@ -97,9 +100,13 @@ class Puller:
                 pull = self._waiting.popleft()
             pull.run()
             with self._lock:
-                key = (pull.name.key, pull.name.digest)
-                if self._running.get(key) is pull:
-                    del self._running[key]
+                if self._running.get(_key(pull.name)) is pull:
+                    del self._running[_key(pull.name)]
+
+
+def _key(name: ModelName) -> Hashable:
+    """What pulls of the same model share."""
+    return name.key, name.digest
 
 
 class Pull:

@@ -8,7 +8,7 @@ import pytest
 
 from towline.registry.access import origin
 from towline.registry.endpoints import Endpoint, Transport, endpoints, is_loopback, transport
-from towline.registry.http import retry_after
+from towline.registry.response import retry_after
 from towline.settings import Mirror, Settings
 
 STRICT = Transport(frozenset())

@@ -14,7 +14,8 @@ from tests.support.pulling import eventually, open_descriptors
 from tests.support.registry import FaultRegistry
 from towline.model.name import ModelName
 from towline.registry.client import Registry
-from towline.registry.http import HttpClient, host_of
+from towline.registry.failures import host_of
+from towline.registry.http import HttpClient
 from towline.settings import Settings
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -321,22 +320,27 @@ class TestBounds:
     def test_a_small_blob_is_hashed_before_a_large_one_is_through(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """The only hashing thread is in the middle of the large one when the small one has come whole."""
         large, small = content(64 * MIB, 1), content(5 * MIB, 2)
-        begun, real = threading.Event(), Front.feed
+        begun, goes_on, order, real = threading.Event(), threading.Event(), list[str](), Front.feed
 
         def feed(front: Front, data: memoryview) -> None:
             begun.set()
-            time.sleep(0.002)  # so that the hash is what both wait for
+            goes_on.wait(20)
             real(front, data)
 
         monkeypatch.setattr(Front, "feed", feed)
         with Downloads(tmp_path, hashers=1) as downloads:
             one = downloads.fetch(large, MemorySource(large))
+            one.transfer.listen(lambda: order.append("large"))
             assert begun.wait(20)
             other = downloads.fetch(small, MemorySource(small))
+            other.transfer.listen(lambda: order.append("small"))
+            eventually(lambda: other.transfer.completed == len(small) - 1, "all of the small one came")
+            goes_on.set()
             assert other.finish() == small
-            assert not one.over.is_set()
             assert one.finish() == large
+        assert order == ["small", "large"]
 
     def test_a_source_that_ignores_ranges_gets_one_stream_at_a_time(self, downloads: Downloads) -> None:
         source = MemorySource(DATA)
@@ -375,12 +379,12 @@ class TestBounds:
         assert download.finish() == DATA
 
     def test_a_place_whose_holder_gives_signs_of_life_is_waited_for_though_no_byte_comes(self, tmp_path: Path) -> None:
-        with Downloads(tmp_path, stall_timeout=0.2) as downloads:
+        with Downloads(tmp_path, stall_timeout=1.0) as downloads:
             staging = FolderStaging(tmp_path / "held")
             staging.free = False
             (handle,) = downloads.pool.fetch([Wanted(Digest.of(DATA), SIZE, [MemorySource(DATA)], staging)], object())
             download = Download(handle, staging)
-            for _ in range(15):
+            for _ in range(25):  # longer than the two seconds after which a holder without a sign is given up
                 staging.sign()
                 assert not download.over.wait(0.1)
             staging.free = True

@@ -9,7 +9,9 @@ from urllib.parse import urljoin, urlsplit
 from towline.errors import RegistryError, SourceBusy, SourceGone
 from towline.registry.auth import Tokens
 from towline.registry.endpoints import Endpoint, Transport
-from towline.registry.http import MAX_REDIRECTS, Call, HttpClient, Response, host_of
+from towline.registry.failures import host_of
+from towline.registry.http import Call, HttpClient
+from towline.registry.response import MAX_REDIRECTS, Response
 
 
 @dataclass(frozen=True, slots=True)

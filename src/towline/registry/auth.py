@@ -12,7 +12,8 @@ import msgspec
 
 from towline.errors import RegistryError, SourceBusy, SourceGone, SourceLied
 from towline.registry.endpoints import Endpoint, Transport
-from towline.registry.http import MAX_REDIRECTS, Call, Response
+from towline.registry.http import Call
+from towline.registry.response import MAX_REDIRECTS, Response
 
 MAX_TOKEN_BYTES = 1 << 20
 _DEFAULT_LIFE = 60.0

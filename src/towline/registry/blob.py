@@ -11,7 +11,7 @@ from towline.errors import RegistryError, SourceBusy, SourceGone, SourceLied
 from towline.model.manifest import Descriptor
 from towline.registry.access import Access, Asking, check_status
 from towline.registry.endpoints import Endpoint
-from towline.registry.http import Response
+from towline.registry.response import Response
 
 SILENCE = 5.0
 """Seconds without a byte in the middle of a body after which the connection is given up: another goes on from there.

@@ -21,9 +21,7 @@ from towline.model.digest import Digest
 from towline.transfer.download import Download
 from towline.transfer.journal import BLOCK_BYTES, Follower
 from towline.transfer.protocols import BlobSource, Staging
-from towline.transfer.rate import Rate
-from towline.transfer.slots import Slots
-from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Limits, Work, meaning
+from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Work, meaning
 
 
 class _State(enum.Enum):
@@ -34,29 +32,27 @@ class _State(enum.Enum):
 
 
 class BlobTransfer:
-    """See the module. `poke` tells the pool to ask again, `hash_soon` has a hashing thread do some work. `berths` is
-    shared by those of which so many may be active at once.
+    """See the module. `poke` tells the pool to ask again, `hash_soon` has a hashing thread do some work.
+
+    The lock guards the state and what changes with it.
     """
 
     __slots__ = (
         "__weakref__",
-        "_berths",
         "_download",
         "_follower",
         "_hash_soon",
         "_last_sign",
-        "_limits",
         "_listeners",
         "_lock",
         "_next_look",
         "_poke",
-        "_rates",
         "_shown",
         "_signed_at",
-        "_slots",
         "_sources",
         "_staging",
         "_state",
+        "_terms",
         "digest",
         "error",
         "found",
@@ -69,12 +65,9 @@ class BlobTransfer:
         size: int,
         sources: Sequence[BlobSource],
         staging: Staging,
-        limits: Limits,
+        terms: Terms,
         *,
         found: int,
-        slots: Slots,
-        berths: threading.Semaphore,
-        rates: Sequence[Rate] = (),
         poke: Callable[[BlobTransfer], None],
         hash_soon: Callable[[Work], None],
     ) -> None:
@@ -83,13 +76,10 @@ class BlobTransfer:
         self.error: TowlineError | None = None
         """Why it failed, once it is over."""
         self.found = found
-        """Bytes that were on disk when the transfer began."""
+        """Bytes that were on disk when the transfer became known."""
         self._sources = sources
         self._staging = staging
-        self._limits = limits
-        self._slots = slots
-        self._berths = berths
-        self._rates = rates
+        self._terms = terms
         self._poke = poke
         self._hash_soon = hash_soon
         self._lock = threading.Lock()
@@ -152,9 +142,9 @@ class BlobTransfer:
     def _begin(self, now: float) -> Work | float:
         if now < self._next_look:
             return self._next_look
-        if self._sources and not any(self._slots.free(str(source)) for source in self._sources):
+        if self._sources and not any(self._terms.slots.free(str(source)) for source in self._sources):
             return CROWDED
-        if not self._berths.acquire(blocking=False):
+        if not self._terms.berths.acquire(blocking=False):
             return CROWDED
         self._state = _State.PREPARING
         return self._prepare
@@ -198,16 +188,7 @@ class BlobTransfer:
         crew = Crew(partial(self._poke, self), self._hash_soon, self._conclude)
         with self._lock:
             if self._state is _State.PREPARING:
-                self._download = Download(
-                    self.digest,
-                    self.size,
-                    self._sources,
-                    self._staging,
-                    self._limits,
-                    slots=self._slots,
-                    rates=self._rates,
-                    crew=crew,
-                )
+                self._download = Download(self.digest, self.size, self._sources, self._staging, self._terms, crew)
             return self._download
 
     def _follow(self) -> None:
@@ -226,10 +207,10 @@ class BlobTransfer:
             self._shown = max(self._shown, shown)
             if self._state is _State.PREPARING:
                 self._state = _State.NEW
-                self._berths.release()
+                self._terms.berths.release()
             self._next_look = now + LOOK_AGAIN
             silent = now - self._signed_at
-        if silent > 2 * self._limits.stall_timeout:
+        if silent > 2 * self._terms.limits.stall_timeout:
             raise TransferError(
                 f"another process holds the download of {self.digest.short} and makes no progress; "
                 "stop it and pull again"
@@ -240,7 +221,7 @@ class BlobTransfer:
             if self._state is _State.CONCLUDED:
                 return
             if self._state is not _State.NEW:
-                self._berths.release()
+                self._terms.berths.release()
             self._state = _State.CONCLUDED
             self.error = error
             self._shown = self.completed if error is not None else self.size

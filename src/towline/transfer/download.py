@@ -9,20 +9,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
-from towline.errors import Cancelled, SourceBusy, SourceError, TowlineError, TransferError
+from towline.errors import Cancelled, SourceError, TowlineError, TransferError
 from towline.model.digest import Digest
 from towline.transfer.front import Front
 from towline.transfer.growing import GrowingFile
 from towline.transfer.journal import BLOCK_BYTES, Block
 from towline.transfer.pace import Pace
-from towline.transfer.protocols import BlobSource, ByteStream, Staging
-from towline.transfer.rate import Rate
+from towline.transfer.protocols import BlobSource, Staging
+from towline.transfer.reception import Reception
 from towline.transfer.segments import Plan, Segment
-from towline.transfer.slots import Slots
 from towline.transfer.supplier import Supplier
 from towline.transfer.suppliers import Suppliers
-from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Limits, Work, meaning
+from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Work, meaning
 
 INLINE_BYTES = 4 << 20
 """Blobs up to this size are hashed by the thread that receives them: handing them over would cost more."""
@@ -30,11 +30,6 @@ INLINE_BYTES = 4 << 20
 LEAD_BYTES = 64 << 20
 """How far what arrives may be ahead of the hash. Where the hash is what a download waits for, to receive any faster
 only takes the processor from it, and leaves a long wait after the last byte.
-"""
-
-FLUSH_SECONDS = 0.5
-"""A block that fills slower than this is written as far as it is, and so is one whose connection falls silent: progress
-shows, and little is lost to a crash.
 """
 
 TURN_BLOCKS = 16
@@ -46,7 +41,9 @@ _HASH_PAUSE = 0.004
 class Download:
     """See the module. Made by whoever holds the place's lock; it gives that back when it ended or was stopped.
 
-    `shown` are the bytes to show: they never fall, and are less than all of them.
+    `shown` are the bytes to show: they never fall, and are less than all of them. The lock guards the plan, the
+    suppliers, the pace, the receptions, `_hashing` and `_busy`, which counts the threads inside; one thread at a time
+    hashes, and has the front to itself.
     """
 
     def __init__(
@@ -55,28 +52,23 @@ class Download:
         size: int,
         sources: Sequence[BlobSource],
         staging: Staging,
-        limits: Limits,
-        *,
-        slots: Slots,
-        rates: Sequence[Rate],
+        terms: Terms,
         crew: Crew,
     ) -> None:
         self.digest = digest
         self.size = size
         self.shown = 0
-        self._suppliers = Suppliers(digest, sources, limits.refused_timeout, slots)
-        self._growing = GrowingFile(staging, digest, size, writeback=limits.writeback)
-        self._limits = limits
-        self._slots = slots
-        self._rates = rates
+        self.step = min([BLOCK_BYTES, *(rate.step for rate in terms.rates)])
+        self._suppliers = Suppliers(digest, sources, terms.limits.refused_timeout, terms.slots)
+        self._growing = GrowingFile(staging, digest, size, writeback=terms.limits.writeback)
+        self._terms = terms
         self._crew = crew
         self._lock = threading.Lock()
         self._plan = Plan(size)
-        self._pace = Pace(limits.connections)
+        self._pace = Pace(terms.limits.connections)
         self._front = Front()
         self._hashing = False
-        self._streams: dict[Segment, ByteStream] = {}
-        self._fed_by: dict[Segment, Supplier] = {}
+        self._receptions: dict[Segment, Reception] = {}
         self._last_error: SourceError | None = None
         self._last_byte = self._ready_at = time.monotonic()
         self._recovered_to = 0
@@ -147,7 +139,7 @@ class Download:
             if not self._plan.active:
                 self._forgive_waiting(self._ready_at, now)
             return CROWDED
-        deadline = self._last_byte + self._limits.stall_timeout
+        deadline = self._last_byte + self._terms.limits.stall_timeout
         if now >= deadline and (self._last_error or self._plan.active):
             return self._stalled()
         if isinstance(picked, Supplier):
@@ -169,114 +161,89 @@ class Download:
         late = self._cancel_overtaken()
         if segment is None:
             return now + LOOK_AGAIN if plan.active else NEVER
-        slow = (self._fed_by[each] for each in (*late, *plan.silent(now)) if each in self._fed_by)
-        supplier = self._suppliers.spare(supplier, slow, now)
-        if not self._slots.take(str(supplier.source)):
+        silent = [self._receptions[each] for each in plan.silent(now) if each in self._receptions]
+        supplier = self._suppliers.spare(supplier, [each.supplier for each in (*late, *silent)], now)
+        if not self._terms.slots.take(str(supplier.source)):
             plan.release(segment)  # another blob's thread was faster
             return CROWDED
-        self._fed_by[segment] = supplier
+        reception = self._receptions[segment] = Reception(plan, segment, supplier, self)
         self._busy += 1
-        return lambda buffer: self._fetch(plan, segment, supplier, buffer)
+        return partial(self._fetch, reception)
 
     def _next_segment(self, source: BlobSource, now: float) -> Segment | None:
         plan, pace = self._plan, self._pace
         if not source.ranged:
             return plan.next(now, whole=True) if not plan.active else None
-        allowed = min(pace.connections + len(plan.silent(now)), self._limits.connections)
+        allowed = min(pace.connections + len(plan.silent(now)), self._terms.limits.connections)
         if len(plan.active) < allowed:
             return plan.next(now, typical=pace.typical)
-        if self._rates:
+        if self._terms.rates:
             return None  # connections that wait for the limit are not slow
-        return plan.rescue(now, typical=pace.typical) if len(plan.active) <= self._limits.connections else None
+        return plan.rescue(now, typical=pace.typical) if len(plan.active) <= self._terms.limits.connections else None
 
-    def _cancel_overtaken(self) -> list[Segment]:
-        late = [segment for segment in self._streams if segment.overtaken]
-        for segment in late:
-            self._streams[segment].cancel()
+    def _cancel_overtaken(self) -> list[Reception]:
+        late = [reception for reception in self._receptions.values() if reception.segment.overtaken]
+        for reception in late:
+            reception.cancel()
         return late
 
     def _stalled(self) -> TowlineError:
         why = str(self._last_error or f"{self._suppliers} sends nothing")
-        return TransferError(f"no data for {self._limits.stall_timeout:g} s: {why}; pull again to go on from here")
+        return TransferError(
+            f"no data for {self._terms.limits.stall_timeout:g} s: {why}; pull again to go on from here"
+        )
 
     # Fetching
 
-    def _fetch(self, plan: Plan, segment: Segment, supplier: Supplier, buffer: memoryview) -> None:
+    def _fetch(self, reception: Reception, buffer: memoryview) -> None:
         error: TowlineError | None = None
         try:
-            self._receive(plan, segment, supplier, buffer)
+            reception.receive(buffer)
         except Exception as caught:  # noqa: BLE001 - see `meaning`
             error = meaning(caught, self.digest)
-        now = time.monotonic()
-        with self._lock:
-            self._streams.pop(segment, None)
-            self._fed_by.pop(segment, None)
-            self._slots.give_back(str(supplier.source))
-            plan.release(segment)
-            if not plan.active:
-                self._ready_at = now
-            if isinstance(error, SourceError):
-                supplier.failed(error, now)
-                self._last_error = error
+        self._part(reception, error, time.monotonic())
         if error is not None and not isinstance(error, (SourceError, Cancelled)):
             self._end(error)
         self._leave()
         if not self._over.is_set():
             self._crew.poke()
 
-    def _receive(self, plan: Plan, segment: Segment, supplier: Supplier, buffer: memoryview) -> None:
-        """Reads the segment and writes it in blocks, as long as nobody takes it over."""
-        start = segment.pos if supplier.source.ranged else 0
-        stream = supplier.source.open(start, segment.stop)
+    def _part(self, reception: Reception, error: TowlineError | None, now: float) -> None:
+        """The connection is through with its segment, or failed."""
         with self._lock:
-            if self._over.is_set():
-                raise Cancelled("the download was stopped")
-            self._streams[segment] = stream
-        with stream:
-            self._skip(stream, segment.pos - start, buffer)
-            self._fill(stream, plan, segment, supplier, buffer)
+            del self._receptions[reception.segment]
+            self._terms.slots.give_back(str(reception.supplier.source))
+            reception.plan.release(reception.segment)
+            if not reception.plan.active:
+                self._ready_at = now
+            if isinstance(error, SourceError):
+                reception.supplier.failed(error, now)
+                self._last_error = error
 
-    def _skip(self, stream: ByteStream, count: int, buffer: memoryview) -> None:
-        """Reads and drops what comes before the segment, from a source that ignores ranges."""
-        while count:
-            count -= self._read(stream, buffer[:count])
-
-    def _fill(self, stream: ByteStream, plan: Plan, segment: Segment, supplier: Supplier, buffer: memoryview) -> None:
-        filled = 0
-        written = time.monotonic()
-        try:
-            while room := buffer[filled : segment.remaining]:
-                count = self._read(stream, room)
-                if count:
-                    filled += count
-                    self._note(segment, count)
-                whole = filled >= min(BLOCK_BYTES, segment.remaining)
-                if whole or (filled and (not count or self._last_byte - written >= FLUSH_SECONDS)):
-                    length, filled, written = filled, 0, self._last_byte
-                    self._write(plan, segment, supplier, buffer, length)
-                    self._hold_to_hash()
-        finally:
-            if filled:
-                self._write(plan, segment, supplier, buffer, filled)
-
-    def _read(self, stream: ByteStream, room: memoryview) -> int:
-        """Takes what has come, and holds to the limits of bandwidth; 0 where nothing came for a moment."""
-        step = min([BLOCK_BYTES, *(rate.step for rate in self._rates)])
-        count = stream.readinto(room[:step])
-        if count is None:
-            return 0
-        if not count:
-            raise SourceBusy("the source ended early")
+    def arrived(self, count: int) -> None:
+        """See `Receiver`."""
         self._last_byte = time.monotonic()
-        self._hold_to_rates(count, self._last_byte)
-        return count
-
-    def _hold_to_rates(self, count: int, now: float) -> None:
-        pause = max((rate.spend(count, now) for rate in self._rates), default=0.0)
+        pause = max((rate.spend(count, self._last_byte) for rate in self._terms.rates), default=0.0)
         if pause and self._over.wait(pause):
             raise Cancelled("the download was stopped")
         if pause:
             self._last_byte = time.monotonic()
+
+    def gained(self, segment: Segment, count: int) -> None:
+        """See `Receiver`."""
+        with self._lock:
+            segment.received += count
+            more = self._pace.received(count, self._last_byte)
+        if more:
+            self._crew.poke()
+
+    def keep(self, reception: Reception, buffer: memoryview, length: int) -> None:
+        """Writes and journals a block, and lets the hash keep up; what another segment took over is dropped."""
+        with self._lock:
+            start, count = reception.plan.claim(reception.segment, length)
+        if count:
+            self._write(reception, start, buffer, count)
+            self._hold_to_hash()
 
     def _hold_to_hash(self) -> None:
         while self._lead() > LEAD_BYTES:
@@ -292,40 +259,28 @@ class Download:
             position = self._front.position
             return self._plan.done.run_from(position) - position if position >= self._recovered_to else 0
 
-    def _note(self, segment: Segment, count: int) -> None:
-        segment.received += count
-        with self._lock:
-            more = self._pace.received(count, self._last_byte)
-        if more:
-            self._crew.poke()
-
-    def _write(self, plan: Plan, segment: Segment, supplier: Supplier, buffer: memoryview, length: int) -> None:
-        """Writes and journals the block at the start of `buffer`; what another segment took over is dropped."""
-        with self._lock:
-            start, count = plan.claim(segment, length)
-        if not count:
-            return
-        block = buffer[:count]
+    def _write(self, reception: Reception, start: int, buffer: memoryview, count: int) -> None:
+        plan, stop, block = reception.plan, start + count, buffer[:count]
         try:
             self._growing.write(block, start)
         except OSError:
             with self._lock:
-                plan.unclaim(start, start + count)
+                plan.unclaim(start, stop)
             raise
         with self._lock:
-            plan.landed(start, start + count)
-            supplier.delivers()
+            plan.landed(start, stop)
+            reception.supplier.delivers()
             self._last_error = None
             self._show()
             hashing = self._start_hashing()
         if not hashing:
             return
-        if self.size <= INLINE_BYTES:
-            if self._front.position == start:
-                self._front.feed(block)
-            self._advance(buffer)
-        else:
+        if self.size > INLINE_BYTES:
             self._crew.hash_soon(self._advance)
+            return
+        if self._front.position == start:
+            self._front.feed(block)
+        self._advance(buffer)
 
     # Hashing
 
@@ -435,9 +390,9 @@ class Download:
                 return False
             self._over.set()
             self._busy += 1
-            streams = list(self._streams.values())
-        for stream in streams:
-            stream.cancel()
+            receptions = list(self._receptions.values())
+        for reception in receptions:
+            reception.cancel()
         self._leave()
         return True
 

@@ -18,7 +18,7 @@ from towline.transfer.journal import BLOCK_BYTES
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
-from towline.transfer.work import CROWDED, NEVER, Limits, Work
+from towline.transfer.work import CROWDED, NEVER, Limits, Terms, Work
 
 _log = logging.getLogger("towline")
 
@@ -127,14 +127,14 @@ class Pool:
         all are known: the threads would only get in the way.
         """
         found = [promised(blob.staging, blob.digest, blob.size) for blob in wanted]
-        berths = threading.BoundedSemaphore(max(MOST_ACTIVE, 2 * self._connections))
+        terms = self._terms(rate)
         handles = []
         joined = []
         with self._wake:
             for blob, bytes_found in zip(wanted, found, strict=True):
                 entry = self._by_blob.get((blob.digest, blob.size))
                 if entry is None or entry.transfer.concluded:
-                    entry = self._entry(blob, bytes_found, owner, berths, rate)
+                    entry = self._entry(blob, bytes_found, owner, terms)
                     self._enqueue(entry)
                 else:
                     entry.handles += 1
@@ -144,19 +144,19 @@ class Pool:
             transfer.offer(blob.sources)
         return handles
 
-    def _entry(
-        self, blob: Wanted, found: int, owner: Hashable, berths: threading.Semaphore, rate: Rate | None
-    ) -> _Entry:
+    def _terms(self, rate: Rate | None) -> Terms:
+        rates = self._rates if rate is None else [*self._rates, rate]
+        berths = threading.BoundedSemaphore(max(MOST_ACTIVE, 2 * self._connections))
+        return Terms(self._limits, self._slots, rates, berths)
+
+    def _entry(self, blob: Wanted, found: int, owner: Hashable, terms: Terms) -> _Entry:
         transfer = BlobTransfer(
             blob.digest,
             blob.size,
             blob.sources,
             blob.staging,
-            self._limits,
+            terms,
             found=found,
-            slots=self._slots,
-            berths=berths,
-            rates=self._rates if rate is None else [*self._rates, rate],
             poke=self._poke,
             hash_soon=self._hash_soon,
         )

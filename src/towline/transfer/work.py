@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from towline.errors import TowlineError, TransferError, store_error
 from towline.model.digest import Digest
+from towline.transfer.rate import Rate
+from towline.transfer.slots import Slots
 
 Work = Callable[[memoryview], None]
 """What a thread of the pool does next, with its buffer of `BLOCK_BYTES`."""
@@ -16,6 +19,7 @@ LOOK_AGAIN = 0.25
 """Seconds between two looks at what only another process, or time itself, changes."""
 
 NEVER = float("inf")
+"""Not before it is poked."""
 
 CROWDED = float("-inf")
 """Every source that may be asked has as many connections as its host may have: ask again when one ends."""
@@ -27,10 +31,22 @@ _log = logging.getLogger("towline")
 class Limits:
     """What bounds the transfer of one blob; times in seconds."""
 
-    connections: int = 8
-    stall_timeout: float = 30.0
-    refused_timeout: float = 4.0
-    writeback: bool = True
+    connections: int
+    stall_timeout: float
+    refused_timeout: float
+    writeback: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which the blobs of one pull are fetched. `slots` and some of the `rates` are shared with other pulls; `berths`
+    are as many as may be in the middle of their download at once.
+    """
+
+    limits: Limits
+    slots: Slots
+    rates: Sequence[Rate]
+    berths: threading.Semaphore
 
 
 @dataclass(frozen=True, slots=True)
