@@ -14,6 +14,7 @@
     │       └── SourceLied   it sent other bytes than it was asked for
     ├── StoreError           the folder cannot be read or written
     │   └── NoSpace          the file system is full, or would be
+    ├── Starved              the machine has no thread or memory to spare, for the moment
     └── Cancelled            nobody waits for the result any longer
 
 Each error's text is one sentence for the person who sees it: what is wrong and what to do. No text holds a
@@ -89,6 +90,10 @@ class StoreError(TowlineError):
 
 class NoSpace(StoreError):
     """The file system is full, or would be."""
+
+
+class Starved(TowlineError):
+    """The machine has no thread, or no memory, to spare for the moment."""
 
 
 class Cancelled(TowlineError):

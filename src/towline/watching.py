@@ -6,6 +6,7 @@ slowly holds the pull back.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ from towline.model.digest import Digest
 from towline.model.events import PULLING_MANIFEST, Event, Progress, Status
 from towline.store.store import StoredModel
 from towline.transfer.blob import BlobTransfer
+
+_log = logging.getLogger("towline")
 
 HEARTBEAT = 0.8
 """Seconds after which a watcher hears the last event again: the contract promises a line a second."""
@@ -67,6 +70,8 @@ class Course:
     def __init__(self, deserted: Callable[[], None]) -> None:
         self.tracks: Sequence[Track] | None = None
         self.steps: list[str] = []
+        self.waiting = ""
+        """What it has been waiting for, for a while, where it waits for as long as it takes; empty else."""
         self.error: TowlineError | None = None
         self.finished = False
         self.model: StoredModel | None = None
@@ -86,9 +91,12 @@ class Course:
         self._changed()
 
     def finish(self, error: TowlineError | None) -> None:
-        """It is over, well where there is no error."""
-        self.error = error
-        self.finished = True
+        """It is over, well where there is no error. What is said first holds."""
+        with self._lock:
+            if self.finished:
+                return
+            self.error = error
+            self.finished = True
         self._changed()
 
     @property
@@ -118,7 +126,10 @@ class Course:
         with self._lock:
             watchers = list(self._watchers)
         for watcher in watchers:
-            watcher._signal()
+            try:
+                watcher._signal()
+            except Exception:  # noqa: BLE001 - the others have to hear of it
+                _log.exception("a watcher of a pull failed")
 
 
 @dataclass(slots=True)

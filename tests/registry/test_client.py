@@ -138,15 +138,6 @@ class TestAsking:
         assert resolve("library/tiny").manifest.raw == MODEL.manifest
         assert len(registry.exchanges()) == 2
 
-    @pytest.mark.parametrize(
-        "fault", [faults.Status(500), faults.Status(429, retry_after=3600), faults.Stall()], ids=str
-    )
-    def test_one_that_does_not_pass_is_final_after_the_bound(
-        self, resolve: Resolve, registry: FaultRegistry, fault: faults.Fault
-    ) -> None:
-        registry.fail(manifest(), fault, times=None)
-        assert registry.host in refused(resolve, stall_timeout=0.5)
-
     def test_a_registry_that_refuses_connections_is_named(self, resolve: Resolve, registry: FaultRegistry) -> None:
         registry.stop()
         assert f"{registry.host} refuses connections" in refused(resolve)

@@ -13,6 +13,7 @@ from typing import Self
 
 from towline.errors import Cancelled, SourceBusy
 from towline.model.digest import Digest
+from towline.patience import Patience
 from towline.transfer.blob import BlobTransfer
 from towline.transfer.pool import Handle, Pool, Wanted
 from towline.transfer.work import Limits
@@ -181,13 +182,12 @@ class Downloads:
         connections: int = 8,
         per_host: int = 64,
         hashers: int = 2,
-        stall_timeout: float = 20.0,
     ) -> None:
         self.folder = folder
         self.pool = Pool(
             connections=connections,
             hashers=hashers,
-            limits=Limits(connections, stall_timeout, 1.0, writeback=False),
+            limits=Limits(connections, 1.0, writeback=False),
             connections_per_host=per_host,
         )
 
@@ -202,13 +202,13 @@ class Downloads:
     def fetch(self, data: bytes, *sources: MemorySource) -> Download:
         """Begins to fetch the blob of these bytes."""
         wanted, staging = self._wanted(data, sources)
-        (handle,) = self.pool.fetch([wanted], object())
+        (handle,) = self.pool.fetch([wanted], object(), Patience(20.0))
         return Download(handle, staging)
 
     def fetch_all(self, blobs: Sequence[bytes], source: Callable[[bytes], MemorySource]) -> list[Download]:
         """Begins to fetch all these for one pull."""
         wanted = [self._wanted(data, [source(data)]) for data in blobs]
-        handles = self.pool.fetch([each for each, _ in wanted], object())
+        handles = self.pool.fetch([each for each, _ in wanted], object(), Patience(20.0))
         return [Download(handle, staging) for handle, (_, staging) in zip(handles, wanted, strict=True)]
 
     def _wanted(self, data: bytes, sources: Sequence[MemorySource]) -> tuple[Wanted, FolderStaging]:

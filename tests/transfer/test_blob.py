@@ -13,6 +13,7 @@ from tests.support.pulling import eventually, open_files
 from tests.transfer.doubles import MIB, Download, Downloads, FolderStaging, MemorySource, MemoryStream, Storm, content
 from towline.errors import Cancelled, DigestMismatch, SourceBusy, SourceGone, TransferError
 from towline.model.digest import Digest
+from towline.patience import Patience
 from towline.transfer import download as active
 from towline.transfer.front import Front
 from towline.transfer.journal import BLOCK_BYTES, Journal
@@ -308,7 +309,7 @@ class TestBounds:
             raise SourceBusy("asks to wait", retry_after=3600.0)
 
         one, two = content(10_000, 1), content(10_000, 2)
-        with Downloads(tmp_path, connections=4, per_host=1, stall_timeout=1.0) as downloads:
+        with Downloads(tmp_path, connections=4, per_host=1) as downloads:
             holding = downloads.fetch(one, MemorySource(one, name="a", before_read=holds))
             assert first.wait(20)
             waiting = downloads.fetch(two, MemorySource(two, name="a"), MemorySource(two, name="b", before_read=later))
@@ -371,32 +372,25 @@ class TestBounds:
         staging = FolderStaging(downloads.folder / "held")
         staging.free = False
         source = MemorySource(DATA)
-        (handle,) = downloads.pool.fetch([Wanted(digest, SIZE, [source], staging)], object())
+        (handle,) = downloads.pool.fetch([Wanted(digest, SIZE, [source], staging)], object(), Patience(20.0))
         download = Download(handle, staging)
         assert not download.over.wait(0.3)
         assert not source.opened
         staging.free = True
         assert download.finish() == DATA
 
-    def test_a_place_whose_holder_gives_signs_of_life_is_waited_for_though_no_byte_comes(self, tmp_path: Path) -> None:
-        with Downloads(tmp_path, stall_timeout=1.0) as downloads:
-            staging = FolderStaging(tmp_path / "held")
-            staging.free = False
-            (handle,) = downloads.pool.fetch([Wanted(Digest.of(DATA), SIZE, [MemorySource(DATA)], staging)], object())
-            download = Download(handle, staging)
-            for _ in range(25):  # longer than the two seconds after which a holder without a sign is given up
-                staging.sign()
-                assert not download.over.wait(0.1)
-            staging.free = True
-            assert download.finish() == DATA
-
-    def test_a_place_that_another_process_has_and_does_nothing_with_is_an_error_in_the_end(
-        self, tmp_path: Path
+    def test_a_place_whose_holder_gives_signs_of_life_stirs_and_one_whose_holder_does_not_says_so(
+        self, downloads: Downloads
     ) -> None:
-        with Downloads(tmp_path, stall_timeout=0.2) as downloads:
-            staging = FolderStaging(tmp_path / "held")
-            staging.free = False
-            (handle,) = downloads.pool.fetch([Wanted(Digest.of(DATA), SIZE, [MemorySource(DATA)], staging)], object())
-            with pytest.raises(TransferError, match="another process holds the download"):
-                Download(handle, staging).finish()
-            handle.close()
+        staging = FolderStaging(downloads.folder / "held")
+        staging.free = False
+        wanted = Wanted(Digest.of(DATA), SIZE, [MemorySource(DATA)], staging)
+        (handle,) = downloads.pool.fetch([wanted], object(), Patience(20.0))
+        eventually(lambda: handle.transfer.pulse().waits, "it to follow")
+        still = handle.transfer.pulse().stirred
+        staging.sign()
+        eventually(lambda: handle.transfer.pulse().stirred > still, "the sign to be seen")
+        assert handle.transfer.pulse().received == 0
+        assert "another process holds the download" in handle.transfer.trouble
+        staging.free = True
+        assert Download(handle, staging).finish() == DATA

@@ -83,6 +83,38 @@ def test_a_source_that_lies_again_is_gone() -> None:
     assert each.gone is not None
 
 
+def test_a_lie_between_whole_answers_is_forgiven_each_time() -> None:
+    each = supplier()
+    for _ in range(10):
+        each.failed(SourceLied("lied"), each.not_before)
+        each.completes()
+    assert each.gone is None
+
+
+def test_bytes_alone_forgive_no_lie() -> None:
+    each = supplier()
+    for _ in range(MAX_LIES):
+        each.delivers()
+        each.failed(SourceLied("lied"), each.not_before)
+    assert each.gone is not None
+
+
+def test_time_in_which_nobody_asked_does_not_count_as_refused() -> None:
+    each = supplier()
+    each.failed(SourceBusy("refused", refused=True), 0)
+    each.failed(SourceBusy("refused", refused=True), 3600)
+    assert each.gone is None
+
+
+def test_where_it_is_waited_out_no_number_of_refusals_is_final() -> None:
+    each, now = supplier(), 0.0
+    for _ in range(100):
+        each.failed(SourceBusy("refused", refused=True), now, endless=True)
+        assert 0 < each.not_before - now <= LONGEST_PAUSE * 1.25
+        now = each.not_before
+    assert each.gone is None
+
+
 def test_a_source_that_refuses_is_asked_until_the_bound_and_not_longer() -> None:
     each = supplier()
     tries = [0.0]

@@ -21,6 +21,7 @@ from towline.model.manifest import (
     sole_entry,
 )
 from towline.model.name import ModelName
+from towline.patience import Patience, Pulse
 from towline.registry.access import Access, Asking, check_status
 from towline.registry.blob import RegistryBlob
 from towline.registry.endpoints import Endpoint, endpoints, transport
@@ -30,6 +31,10 @@ from towline.settings import Settings
 _ACCEPT = ", ".join((DOCKER_MANIFEST, OCI_MANIFEST, OCI_INDEX, DOCKER_INDEX))
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 4.0
+_REFUSED_PAUSE = 1.0
+
+_REFUSALS_APART = 1.5
+"""Seconds that count at most between two refusals: more is time in which this process did not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,21 @@ class Resolved:
     name: ModelName
     manifest: Manifest
     endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """A question on its way, for whoever looks at it from another thread: how long it may take, how many bytes of
+    manifests came, and what it waits for.
+    """
+
+    patience: Patience
+    received: int = 0
+    trouble: str = "no registry answers"
+
+    def pulse(self) -> Pulse:
+        """What it does, at a glance."""
+        return Pulse(self.received, waits=True)
 
 
 class Registry:
@@ -58,15 +78,16 @@ class Registry:
         """Closes the idle connections."""
         self._client.close()
 
-    def resolve(self, call: Call, name: ModelName) -> Resolved:
-        """Fetches and validates the manifest from the first endpoint that has it.
+    def resolve(self, call: Call, name: ModelName, inquiry: Inquiry | None = None) -> Resolved:
+        """Fetches and validates the manifest from the first endpoint that has it; `inquiry` tells how that goes.
 
-        An endpoint that fails is passed over. Where none answers, all are asked again, for `refused_timeout` seconds
-        if every one refused the connection, else for `stall_timeout`. Raises NotFound if no endpoint has the model
-        and one said so; InvalidManifest; RegistryError; Cancelled.
+        An endpoint that fails is passed over. Where none answers, all are asked again: for `refused_timeout` seconds if
+        every one refuses the connection and the patience is not endless, else until `call` is cancelled. Raises
+        NotFound if no endpoint has the model and one said so; InvalidManifest; RegistryError; Cancelled.
         """
+        inquiry = inquiry or Inquiry(Patience(self._settings.stall_timeout))
         candidates = endpoints(name.host, self._settings)
-        start = time.monotonic()
+        refusals = _Refusals(self._settings.refused_timeout)
         pause = _FIRST_PAUSE
         while True:
             failures: list[Exception] = []
@@ -77,28 +98,17 @@ class Registry:
                     failures.append(error)
                     continue
                 return Resolved(name, manifest, (endpoint, *candidates[:index], *candidates[index + 1 :]))
-            spent = time.monotonic() - start
-            wait = self._next_pause(failures, spent, pause)
-            if wait is None:
-                raise _summed_up(name, failures)
-            call.wait(wait)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            summary = _summed_up(name, failures)
+            inquiry.trouble = str(summary)
+            if not _may_be_cured(failures) or (refusals.last_too_long(failures) and not inquiry.patience.endless):
+                raise summary
+            asked = [error.retry_after or 0.0 for error in failures if isinstance(error, SourceBusy)]
+            call.wait(max(*asked, pause * random.uniform(0.75, 1.25)))  # noqa: S311
+            pause = min(pause * 2, _LONGEST_PAUSE if not refusals.begun else _REFUSED_PAUSE)
 
     def source(self, endpoint: Endpoint, name: ModelName, blob: Descriptor) -> RegistryBlob:
         """The blob as this endpoint has it."""
         return RegistryBlob(self._access, endpoint, name.repository, blob, self._timeout)
-
-    def _next_pause(self, failures: list[Exception], spent: float, pause: float) -> float | None:
-        """How long to wait before all endpoints are asked again, in seconds; None where waiting is over or useless."""
-        busy = [error for error in failures if isinstance(error, SourceBusy)]
-        if not busy or any(isinstance(error, NotFound) for error in failures):
-            return None
-        refused = all(error.refused for error in busy)
-        budget = (self._settings.refused_timeout if refused else self._settings.stall_timeout) - spent
-        if budget <= 0:
-            return None
-        asked = max((error.retry_after for error in busy if error.retry_after is not None), default=None)
-        return min(max(asked or 0.0, pause * random.uniform(0.75, 1.25)), budget)  # noqa: S311
 
     def _manifest(self, call: Call, endpoint: Endpoint, name: ModelName) -> Manifest:
         if name.digest is None:
@@ -139,6 +149,38 @@ class Registry:
             raise InvalidManifest(
                 f"{endpoint.shown} sends a manifest larger than {MAX_MANIFEST_BYTES >> 20} MiB; it is not a model"
             ) from None
+
+
+def _may_be_cured(failures: list[Exception]) -> bool:
+    """Whether it is of any use to wait and ask again."""
+    return any(isinstance(error, SourceBusy) for error in failures) and not any(
+        isinstance(error, NotFound) for error in failures
+    )
+
+
+class _Refusals:
+    """For how long every endpoint has refused connections."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._spent = 0.0
+        self._since: float | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether they did the last time."""
+        return self._since is not None
+
+    def last_too_long(self, failures: list[Exception]) -> bool:
+        """Notes a round of failures; whether there were refusals only for `timeout` seconds."""
+        now = time.monotonic()
+        if not all(error.refused for error in failures if isinstance(error, SourceBusy)):
+            self._since, self._spent = None, 0.0
+            return False
+        if self._since is not None:
+            self._spent += min(now - self._since, _REFUSALS_APART)
+        self._since = now
+        return self._spent >= self._timeout
 
 
 def _check_digest(raw: bytes, wanted: Digest, endpoint: Endpoint) -> None:

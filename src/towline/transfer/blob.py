@@ -11,17 +11,21 @@ What it is while it is active is a `Download`: made when its turn comes and drop
 from __future__ import annotations
 
 import enum
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from towline.errors import Cancelled, TowlineError, TransferError
+from towline.errors import Cancelled, TowlineError
 from towline.model.digest import Digest
+from towline.patience import Patience, Pulse
 from towline.transfer.download import Download
 from towline.transfer.journal import BLOCK_BYTES, Follower
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Work, meaning
+
+_log = logging.getLogger("towline")
 
 
 class _State(enum.Enum):
@@ -46,9 +50,10 @@ class BlobTransfer:
         "_listeners",
         "_lock",
         "_next_look",
+        "_patience",
         "_poke",
         "_shown",
-        "_signed_at",
+        "_signs",
         "_sources",
         "_staging",
         "_state",
@@ -66,6 +71,7 @@ class BlobTransfer:
         sources: Sequence[BlobSource],
         staging: Staging,
         terms: Terms,
+        patience: Patience,
         *,
         found: int,
         poke: Callable[[BlobTransfer], None],
@@ -80,6 +86,7 @@ class BlobTransfer:
         self._sources = sources
         self._staging = staging
         self._terms = terms
+        self._patience = [patience]
         self._poke = poke
         self._hash_soon = hash_soon
         self._lock = threading.Lock()
@@ -90,7 +97,7 @@ class BlobTransfer:
         self._next_look = 0.0
         self._follower: Follower | None = None
         self._last_sign: object = None
-        self._signed_at = 0.0
+        self._signs = 0
 
     @property
     def completed(self) -> int:
@@ -108,6 +115,30 @@ class BlobTransfer:
         """Whether it is over: well if `error` is None."""
         return self._state is _State.CONCLUDED
 
+    def pulse(self) -> Pulse:
+        """What it does, at a glance."""
+        download = self._download
+        if download is not None:
+            return download.pulse()
+        if self._follower is not None:
+            return Pulse(self._shown, self._signs, waits=True)
+        return Pulse(rests=self._state is _State.PREPARING)
+
+    @property
+    def trouble(self) -> str:
+        """What it waits for, for a sentence."""
+        download = self._download
+        if download is not None:
+            return download.trouble
+        if self._follower is not None:
+            return f"another process holds the download of {self.digest.short} and makes no progress; stop it"
+        return f"the download of {self.digest.short} does not begin"
+
+    def sign(self) -> None:
+        """Leaves a sign of life for other processes, where its place is ours."""
+        if self._download is not None:
+            self._staging.sign()
+
     def listen(self, callback: Callable[[], None]) -> None:
         """`callback` runs once, on some thread, when the transfer is over: at once if it is already."""
         with self._lock:
@@ -116,9 +147,15 @@ class BlobTransfer:
                 return
         callback()
 
-    def offer(self, sources: Sequence[BlobSource]) -> None:
-        """Further sources, from another caller who wants the same blob."""
+    def silent(self, now: float) -> int:
+        """How many of its connections have brought nothing for a while."""
+        download = self._download
+        return download.silent(now) if download is not None else 0
+
+    def offer(self, sources: Sequence[BlobSource], patience: Patience) -> None:
+        """Another caller wants the same blob, with sources and a patience of his own."""
         with self._lock:
+            self._patience.append(patience)
             download = self._download
             if download is None:
                 self._sources = [*self._sources, *sources]
@@ -144,7 +181,7 @@ class BlobTransfer:
             return self._next_look
         if self._sources and not any(self._terms.slots.free(str(source)) for source in self._sources):
             return CROWDED
-        if not self._terms.berths.acquire(blocking=False):
+        if not self._terms.berths.take(self._terms.owner):
             return CROWDED
         self._state = _State.PREPARING
         return self._prepare
@@ -167,16 +204,14 @@ class BlobTransfer:
         """The place is ours."""
         try:
             whole = self._staging.is_whole()
+            download = self._made() if not whole else None
         except BaseException:
             self._staging.release()
             raise
-        if whole:
-            self._staging.release()
-            self._conclude(None)
-            return
-        download = self._made()
         if download is None:
             self._staging.release()
+            if whole:
+                self._conclude(None)
             return
         download.begin()
         with self._lock:
@@ -185,50 +220,57 @@ class BlobTransfer:
 
     def _made(self) -> Download | None:
         """The download; None where nobody wants it any longer."""
-        crew = Crew(partial(self._poke, self), self._hash_soon, self._conclude)
+        crew = Crew(partial(self._poke, self), self._hash_soon, self._conclude, self._is_endless)
         with self._lock:
             if self._state is _State.PREPARING:
                 self._download = Download(self.digest, self.size, self._sources, self._staging, self._terms, crew)
             return self._download
+
+    def _is_endless(self) -> bool:
+        return any(patience.endless for patience in self._patience)
 
     def _follow(self) -> None:
         """Another process has the lock: looks at what it has done, and again later."""
         if self._staging.is_whole():
             self._conclude(None)
             return
-        now = time.monotonic()
         sign = self._staging.last_sign()
         if self._follower is None:
             self._follower = Follower(self._staging.journal_path, self.size, self.digest)
         shown = min(self._follower.bytes(), max(self.size - 1, 0))
         with self._lock:
             if sign != self._last_sign:
-                self._last_sign, self._signed_at = sign, now
+                self._last_sign = sign
+                self._signs += 1
             self._shown = max(self._shown, shown)
-            if self._state is _State.PREPARING:
+            self._next_look = time.monotonic() + LOOK_AGAIN
+            waits_again = self._state is _State.PREPARING
+            if waits_again:
                 self._state = _State.NEW
-                self._terms.berths.release()
-            self._next_look = now + LOOK_AGAIN
-            silent = now - self._signed_at
-        if silent > 2 * self._terms.limits.stall_timeout:
-            raise TransferError(
-                f"another process holds the download of {self.digest.short} and makes no progress; "
-                "stop it and pull again"
-            )
+        if waits_again:
+            self._terms.berths.give_back(self._terms.owner)
+
+    def fail(self, error: Exception) -> None:
+        """It cannot go on, by a fault that nobody expected."""
+        self._conclude(meaning(error, self.digest))
 
     def _conclude(self, error: TowlineError | None) -> None:
         with self._lock:
             if self._state is _State.CONCLUDED:
                 return
-            if self._state is not _State.NEW:
-                self._terms.berths.release()
+            begun = self.begun
             self._state = _State.CONCLUDED
             self.error = error
             self._shown = self.completed if error is not None else self.size
             download, self._download = self._download, None
             listeners, self._listeners = self._listeners, ()
             self._sources = ()
+        if begun:
+            self._terms.berths.give_back(self._terms.owner)
         if download is not None:
             download.stop()
         for listener in listeners:
-            listener()
+            try:
+                listener()
+            except Exception:  # noqa: BLE001 - the others have to hear of it
+                _log.exception("a listener to the end of a download failed")

@@ -11,8 +11,9 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from towline.errors import Cancelled, SourceError, TowlineError, TransferError
+from towline.errors import Cancelled, SourceError, TowlineError
 from towline.model.digest import Digest
+from towline.patience import Pulse
 from towline.transfer.front import Front
 from towline.transfer.growing import GrowingFile
 from towline.transfer.journal import BLOCK_BYTES, Block
@@ -42,8 +43,8 @@ class Download:
     """See the module. Made by whoever holds the place's lock; it gives that back when it ended or was stopped.
 
     `shown` are the bytes to show: they never fall, and are less than all of them. The lock guards the plan, the
-    suppliers, the pace, the receptions, `_hashing` and `_busy`, which counts the threads inside; one thread at a time
-    hashes, and has the front to itself.
+    suppliers, the pace, the receptions, `_hashing`, `_busy`, which counts the threads inside, and `_resting`, which
+    counts those that wait for the disk or a limit; one thread at a time hashes, and has the front to itself.
     """
 
     def __init__(
@@ -70,7 +71,8 @@ class Download:
         self._hashing = False
         self._receptions: dict[Segment, Reception] = {}
         self._last_error: SourceError | None = None
-        self._last_byte = self._ready_at = time.monotonic()
+        self._received = 0
+        self._resting = 0
         self._recovered_to = 0
         self._inherited = False
         self._discard = False
@@ -127,33 +129,35 @@ class Download:
         """Nobody wants it any longer: what arrived stays. From any thread, any number of times."""
         self._finish()
 
+    def pulse(self) -> Pulse:
+        """What it does, at a glance."""
+        return Pulse(self._received, self._front.position, waits=not self._plan.complete, rests=self._resting > 0)
+
+    def silent(self, now: float) -> int:
+        """How many of its connections have brought nothing for a while."""
+        with self._lock:
+            return len(self._plan.silent(now))
+
+    @property
+    def trouble(self) -> str:
+        """Why bytes lack: the last that a source said of it."""
+        return str(self._last_error or f"{self._suppliers} sends nothing")
+
     # Taking
 
     def _take(self, now: float) -> Work | float | TowlineError:
         if self._over.is_set():
             return NEVER
         picked = self._suppliers.pick(now)
-        if isinstance(picked, Supplier) and not self._plan.active:
-            self._forgive_waiting(max(self._ready_at, picked.not_before), now)
-        if picked == CROWDED:
-            if not self._plan.active:
-                self._forgive_waiting(self._ready_at, now)
-            return CROWDED
-        deadline = self._last_byte + self._terms.limits.stall_timeout
-        if now >= deadline and (self._last_error or self._plan.active):
-            return self._stalled()
         if isinstance(picked, Supplier):
             return self._take_segment(picked, now)
+        if picked == CROWDED:
+            return CROWDED
         if self._plan.active or self._plan.complete:
             return now + LOOK_AGAIN
         if picked is not None:
-            return min(picked, deadline)
+            return picked
         return now if self._suppliers.turn_back() else self._suppliers.failure
-
-    def _forgive_waiting(self, since: float, now: float) -> None:
-        """To wait for a free thread is no stall."""
-        self._last_byte += max(0.0, now - since)
-        self._ready_at = now
 
     def _take_segment(self, supplier: Supplier, now: float) -> Work | float:
         plan = self._plan
@@ -177,21 +181,17 @@ class Download:
         allowed = min(pace.connections + len(plan.silent(now)), self._terms.limits.connections)
         if len(plan.active) < allowed:
             return plan.next(now, typical=pace.typical)
-        if self._terms.rates:
-            return None  # connections that wait for the limit are not slow
-        return plan.rescue(now, typical=pace.typical) if len(plan.active) <= self._terms.limits.connections else None
+        if len(plan.active) > self._terms.limits.connections:
+            return None
+        # Connections that wait for a limit of bandwidth are not slow.
+        rescued = plan.rescue(now, typical=pace.typical) if not self._terms.rates else None
+        return rescued or (plan.duel(now) if len(plan.silent(now)) == len(plan.active) else None)
 
     def _cancel_overtaken(self) -> list[Reception]:
         late = [reception for reception in self._receptions.values() if reception.segment.overtaken]
         for reception in late:
             reception.cancel()
         return late
-
-    def _stalled(self) -> TowlineError:
-        why = str(self._last_error or f"{self._suppliers} sends nothing")
-        return TransferError(
-            f"no data for {self._terms.limits.stall_timeout:g} s: {why}; pull again to go on from here"
-        )
 
     # Fetching
 
@@ -201,39 +201,58 @@ class Download:
             reception.receive(buffer)
         except Exception as caught:  # noqa: BLE001 - see `meaning`
             error = meaning(caught, self.digest)
-        self._part(reception, error, time.monotonic())
-        if error is not None and not isinstance(error, (SourceError, Cancelled)):
-            self._end(error)
+        finally:
+            self._part(reception)
+        self._learn(reception, error)
         self._leave()
         if not self._over.is_set():
             self._crew.poke()
 
-    def _part(self, reception: Reception, error: TowlineError | None, now: float) -> None:
-        """The connection is through with its segment, or failed."""
+    def _part(self, reception: Reception) -> None:
+        """The connection is through with its segment, well or not."""
         with self._lock:
             del self._receptions[reception.segment]
-            self._terms.slots.give_back(str(reception.supplier.source))
             reception.plan.release(reception.segment)
-            if not reception.plan.active:
-                self._ready_at = now
-            if isinstance(error, SourceError):
-                reception.supplier.failed(error, now)
+        self._terms.slots.give_back(str(reception.supplier.source))
+
+    def _learn(self, reception: Reception, error: TowlineError | None) -> None:
+        """What its end says of the source, or of the whole download."""
+        if error is None and not reception.segment.overtaken:
+            with self._lock:
+                reception.supplier.completes()
+        elif isinstance(error, SourceError):
+            with self._lock:
+                reception.supplier.failed(error, time.monotonic(), endless=self._crew.endless())
                 self._last_error = error
+        elif error is not None and not isinstance(error, Cancelled):
+            self._end(error)
 
     def arrived(self, count: int) -> None:
         """See `Receiver`."""
-        self._last_byte = time.monotonic()
-        pause = max((rate.spend(count, self._last_byte) for rate in self._terms.rates), default=0.0)
-        if pause and self._over.wait(pause):
-            raise Cancelled("the download was stopped")
+        now = time.monotonic()
+        pause = max((rate.spend(count, now) for rate in self._terms.rates), default=0.0)
         if pause:
-            self._last_byte = time.monotonic()
+            self._rest(1)
+            try:
+                if self._over.wait(pause):
+                    raise Cancelled("the download was stopped")
+            finally:
+                self._rest(-1)
 
-    def gained(self, segment: Segment, count: int) -> None:
-        """See `Receiver`."""
+    def _rest(self, change: int) -> None:
         with self._lock:
-            segment.received += count
-            more = self._pace.received(count, self._last_byte)
+            self._resting += change
+
+    def gained(self, reception: Reception, count: int) -> None:
+        """See `Receiver`."""
+        self._terms.traffic.moves += 1
+        with self._lock:
+            self._received += count
+            overtaken = reception.plan.received(reception.segment, count)
+            late = self._receptions.get(overtaken) if overtaken is not None else None
+            more = self._pace.received(count, time.monotonic())
+        if late is not None:
+            late.cancel()
         if more:
             self._crew.poke()
 
@@ -241,15 +260,20 @@ class Download:
         """Writes and journals a block, and lets the hash keep up; what another segment took over is dropped."""
         with self._lock:
             start, count = reception.plan.claim(reception.segment, length)
+            self._resting += 1
+        try:
+            if count:
+                self._write(reception, start, buffer[:count])
+        finally:
+            self._rest(-1)
         if count:
-            self._write(reception, start, buffer, count)
+            self._follow_up(buffer, start, count)
             self._hold_to_hash()
 
     def _hold_to_hash(self) -> None:
         while self._lead() > LEAD_BYTES:
             if self._over.wait(_HASH_PAUSE):
                 raise Cancelled("the download was stopped")
-            self._last_byte = time.monotonic()
 
     def _lead(self) -> int:
         """Bytes that came and that the hash could take. What an earlier run left does not count: it was not received
@@ -259,11 +283,11 @@ class Download:
             position = self._front.position
             return self._plan.done.run_from(position) - position if position >= self._recovered_to else 0
 
-    def _write(self, reception: Reception, start: int, buffer: memoryview, count: int) -> None:
-        plan, stop, block = reception.plan, start + count, buffer[:count]
+    def _write(self, reception: Reception, start: int, block: memoryview) -> None:
+        plan, stop = reception.plan, start + len(block)
         try:
             self._growing.write(block, start)
-        except OSError:
+        except BaseException:
             with self._lock:
                 plan.unclaim(start, stop)
             raise
@@ -272,6 +296,10 @@ class Download:
             reception.supplier.delivers()
             self._last_error = None
             self._show()
+
+    def _follow_up(self, buffer: memoryview, start: int, count: int) -> None:
+        """A block was written: sees to it that it is hashed, a small blob's by this very thread."""
+        with self._lock:
             hashing = self._start_hashing()
         if not hashing:
             return
@@ -279,7 +307,7 @@ class Download:
             self._crew.hash_soon(self._advance)
             return
         if self._front.position == start:
-            self._front.feed(block)
+            self._front.feed(buffer[:count])
         self._advance(buffer)
 
     # Hashing
@@ -312,7 +340,7 @@ class Download:
                     self._judge()
                     return False
                 data = buffer[:length]
-                self._growing.read(data, self._front.position)
+                self._read(data)
                 if block is None or block.matches(data):
                     self._front.feed(data)
                     self._growing.settle(self._front.position)
@@ -322,6 +350,14 @@ class Download:
             self._end(meaning(error, self.digest))
             return False
         return True
+
+    def _read(self, buffer: memoryview) -> None:
+        self._terms.traffic.moves += 1
+        self._rest(1)
+        try:
+            self._growing.read(buffer, self._front.position)
+        finally:
+            self._rest(-1)
 
     def _step(self) -> tuple[int, Block | None] | None:
         """What to hash next; with None hashing is over for now, and the next bytes that land start it again.
@@ -347,12 +383,15 @@ class Download:
     def _judge(self) -> None:
         """All bytes are there and hashed: right, or all again."""
         if self._front.digest() == self.digest:
+            self._rest(1)
             try:
                 self._growing.finish()
             except TowlineError as error:
                 self._end(error)
             else:
                 self._end(None)
+            finally:
+                self._rest(-1)
             return
         with self._lock:
             again = self._begin_anew()
@@ -371,7 +410,6 @@ class Download:
         self._plan = Plan(self.size)
         self._front = Front()
         self._growing.forget()
-        self._last_byte = self._ready_at = time.monotonic()
         return True
 
     # Ending

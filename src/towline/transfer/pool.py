@@ -11,14 +11,17 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
+from towline import threads
+from towline.errors import Starved
 from towline.model.digest import Digest
+from towline.patience import Patience
 from towline.transfer.blob import BlobTransfer
 from towline.transfer.growing import promised
 from towline.transfer.journal import BLOCK_BYTES
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
-from towline.transfer.work import CROWDED, NEVER, Limits, Terms, Work
+from towline.transfer.work import CROWDED, NEVER, Limits, Terms, Traffic, Work
 
 _log = logging.getLogger("towline")
 
@@ -29,6 +32,17 @@ MOST_ACTIVE = 64
 """How many blobs of one pull are in the middle of their download at once, each with up to three files open: where a
 registry asks to wait, every free thread would begin another one, until the system has no more files to open.
 """
+
+SILENT = 2.0
+"""Seconds without a byte after which a connection does not count among those that carry blobs: a host that hangs must
+not keep the others from theirs.
+"""
+
+MOST_THREADS = 4
+"""Times the connections that carry blobs: how many threads there are at most, with those that wait in silence."""
+
+SIGN_SECONDS = 0.5
+"""Between two signs of life for the processes that follow a download here."""
 
 _LAST_WORD = 0.1
 """Seconds that each hashing thread gets at the end, however long the receiving ones took: one block at most."""
@@ -85,10 +99,12 @@ class _Group:
 
 
 class Pool:
-    """All transfers of one process, on at most `connections` receiving and `hashers` hashing threads.
+    """All transfers of one process, on `connections` receiving threads, a few more while some wait in silence, and at
+    most `hashers` hashing ones.
 
     The threads start as they are needed and live until `close`. A free thread goes to the pull that has the fewest,
-    there to the blob that has the fewest.
+    there to the blob that has the fewest. A thread that cannot be started is done without, and tried for at each
+    `nudge`.
     """
 
     def __init__(
@@ -101,7 +117,8 @@ class Pool:
         rate: Rate | None = None,
     ) -> None:
         self._limits = limits
-        self._slots = Slots(connections_per_host)
+        self._slots = Slots(connections_per_host, self._freed)
+        self._berths = Slots(max(MOST_ACTIVE, 2 * connections), self._freed)
         self._rates = [rate] if rate is not None else []
         self._connections = connections
         self._hashers = hashers
@@ -112,55 +129,76 @@ class Pool:
         self._later: list[tuple[float, int, _Entry]] = []
         self._ticket = itertools.count()
         self._idle = 0
-        self._workers: list[threading.Thread] = []
+        self._crowded = False
+        self._workers: set[_Worker] = set()
         self._to_hash: deque[Work] = deque()
         self._hash_wake = threading.Condition()
         self._hash_idle = 0
-        self._hash_threads: list[threading.Thread] = []
+        self._hash_threads: set[_Worker] = set()
+        self._signers: set[_Worker] = set()
         self._closed = False
+        self._closing = threading.Event()
         self._nothing_comes = False
+        self.traffic = Traffic()
 
-    def fetch(self, wanted: Sequence[Wanted], owner: Hashable, *, rate: Rate | None = None) -> list[Handle]:
+    def fetch(
+        self, wanted: Sequence[Wanted], owner: Hashable, patience: Patience, *, rate: Rate | None = None
+    ) -> list[Handle]:
         """Begins the transfers of these blobs, or joins those that are under way; a handle for each, in order.
 
-        `owner` is the pull that they count for, `rate` a limit of that pull beside the pool's own. None begins before
-        all are known: the threads would only get in the way.
+        `owner` is the pull that they count for, `patience` its own, `rate` a limit of that pull beside the pool's own.
+        None begins before all are known: the threads would only get in the way.
         """
         found = [promised(blob.staging, blob.digest, blob.size) for blob in wanted]
-        terms = self._terms(rate)
-        handles = []
+        rates = self._rates if rate is None else [*self._rates, rate]
+        terms = Terms(owner, self._limits, self._slots, self._berths, rates, self.traffic)
+        handles: list[Handle] = []
+        try:
+            for transfer, blob in self._join(wanted, found, terms, patience, handles):
+                transfer.offer(blob.sources, patience)
+        except BaseException:
+            for handle in handles:
+                handle.close()
+            raise
+        return handles
+
+    def _join(
+        self,
+        wanted: Sequence[Wanted],
+        found: Sequence[int],
+        terms: Terms,
+        patience: Patience,
+        handles: list[Handle],
+    ) -> list[tuple[BlobTransfer, Wanted]]:
+        """Appends a handle for each blob; tells which were under way already."""
         joined = []
         with self._wake:
             for blob, bytes_found in zip(wanted, found, strict=True):
                 entry = self._by_blob.get((blob.digest, blob.size))
                 if entry is None or entry.transfer.concluded:
-                    entry = self._entry(blob, bytes_found, owner, terms)
-                    self._enqueue(entry)
+                    entry = self._entry(blob, bytes_found, terms, patience)
                 else:
                     entry.handles += 1
                     joined.append((entry.transfer, blob))
                 handles.append(Handle(self, entry.transfer))
-        for transfer, blob in joined:
-            transfer.offer(blob.sources)
-        return handles
+            for handle in handles:
+                self._enqueue(self._entries[handle.transfer])
+            self._call_signer()
+        return joined
 
-    def _terms(self, rate: Rate | None) -> Terms:
-        rates = self._rates if rate is None else [*self._rates, rate]
-        berths = threading.BoundedSemaphore(max(MOST_ACTIVE, 2 * self._connections))
-        return Terms(self._limits, self._slots, rates, berths)
-
-    def _entry(self, blob: Wanted, found: int, owner: Hashable, terms: Terms) -> _Entry:
+    def _entry(self, blob: Wanted, found: int, terms: Terms, patience: Patience) -> _Entry:
         transfer = BlobTransfer(
             blob.digest,
             blob.size,
             blob.sources,
             blob.staging,
             terms,
+            patience,
             found=found,
             poke=self._poke,
             hash_soon=self._hash_soon,
         )
-        entry = _Entry(transfer, owner)
+        entry = _Entry(transfer, terms.owner)
         self._entries[transfer] = self._by_blob[blob.digest, blob.size] = entry
         return entry
 
@@ -168,18 +206,32 @@ class Pool:
         """Cancels everything and waits for the threads, at most `timeout` seconds."""
         with self._wake:
             self._closed = True
+            self._closing.set()
             transfers = list(self._entries)
             self._wake.notify_all()
         for transfer in transfers:
             transfer.cancel()
         deadline = time.monotonic() + timeout
-        for thread in self._workers:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for worker in list(self._workers):
+            worker.join(max(0.0, deadline - time.monotonic()))
         with self._hash_wake:
             self._nothing_comes = True  # only now: a receiving thread hands what it wrote to one that hashes
             self._hash_wake.notify_all()
-        for thread in self._hash_threads:
-            thread.join(max(_LAST_WORD, deadline - time.monotonic()))
+        for worker in [*self._hash_threads, *self._signers]:
+            worker.join(max(_LAST_WORD, deadline - time.monotonic()))
+
+    def nudge(self) -> None:
+        """Looks whether something waits for a thread that could not be had before, or that hangs in silence. To be
+        called now and then.
+        """
+        with self._wake:
+            if any(group.queue for group in self._groups.values()):
+                self._call_thread()
+            if self._entries:
+                self._call_signer()
+        with self._hash_wake:
+            if self._to_hash:
+                self._call_hasher()
 
     def _let_go(self, transfer: BlobTransfer) -> None:
         with self._wake:
@@ -215,14 +267,31 @@ class Pool:
             queue.append(entry)
         self._call_thread()
 
+    def _freed(self) -> None:
+        """A connection or a place was given back. Whoever waits for one says so before the last look for it."""
+        if self._crowded:
+            with self._wake:
+                self._crowded = False
+                self._call_thread()
+
     def _call_thread(self) -> None:
         """There may be work for one thread more. Under lock."""
         if self._idle:
             self._wake.notify()
-        elif len(self._workers) < self._connections and not self._closed:
-            self._workers.append(_start(self._work, f"towline-receive-{len(self._workers)}"))
+        elif not self._closed and self._room_for_a_thread():
+            _Worker.begin(self._work, f"towline-receive-{len(self._workers)}", self._workers)
 
-    def _work(self) -> None:
+    def _room_for_a_thread(self) -> bool:
+        count = len(self._workers)
+        if count < self._connections:
+            return True
+        if count >= MOST_THREADS * self._connections:
+            return False
+        now = time.monotonic()
+        busy = {worker.transfer for worker in list(self._workers)} - {None}
+        return count - sum(transfer.silent(now) for transfer in busy if transfer) < self._connections
+
+    def _work(self, worker: _Worker) -> None:
         buffer = memoryview(bytearray(BLOCK_BYTES))
         while True:
             with self._wake:
@@ -230,11 +299,13 @@ class Pool:
                 if chosen is None:
                     return
                 entry, work = chosen
+            worker.transfer = entry.transfer
             try:
                 work(buffer)
-            except Exception:  # noqa: BLE001 - it is a fault of one blob, and the thread has others to serve
-                _log.exception("a download failed by a fault in towline")
+            except Exception as error:  # noqa: BLE001 - it is a fault of one blob, and the thread has others to serve
+                entry.transfer.fail(error)
             finally:
+                worker.transfer = None
                 with self._wake:
                     entry.workers -= 1
                     self._count(entry.owner, -1)
@@ -253,15 +324,17 @@ class Pool:
                     self._call_thread()
                 return chosen
             self._idle += 1
-            self._wake.wait(self._later[0][0] - now if self._later else None)
-            self._idle -= 1
+            try:
+                self._wake.wait(self._later[0][0] - now if self._later else None)
+            finally:
+                self._idle -= 1
         return None
 
     def _choose(self, now: float) -> tuple[_Entry, Work] | None:
         for owner, group in sorted(self._groups.items(), key=lambda item: item[1].workers):
             while group.queue:
                 entry = group.neediest()
-                answer = entry.transfer.take(now)
+                answer = self._ask(entry, now)
                 if not isinstance(answer, float):
                     entry.workers += 1
                     self._count(owner, 1)
@@ -277,6 +350,13 @@ class Pool:
                 del self._groups[owner]
         return None
 
+    def _ask(self, entry: _Entry, now: float) -> Work | float:
+        answer = entry.transfer.take(now)
+        if answer == CROWDED:
+            self._crowded = True  # and only then the last look: what is given back after it is told of
+            answer = entry.transfer.take(now)
+        return answer
+
     def _count(self, owner: Hashable, by: int) -> None:
         group = self._groups[owner]
         group.workers += by
@@ -288,12 +368,16 @@ class Pool:
     def _hash_soon(self, work: Work) -> None:
         with self._hash_wake:
             self._to_hash.append(work)
-            if self._hash_idle:
-                self._hash_wake.notify()
-            elif len(self._hash_threads) < self._hashers and not self._nothing_comes:
-                self._hash_threads.append(_start(self._hash, f"towline-hash-{len(self._hash_threads)}"))
+            self._call_hasher()
 
-    def _hash(self) -> None:
+    def _call_hasher(self) -> None:
+        """There is something to hash. Under its lock."""
+        if self._hash_idle:
+            self._hash_wake.notify()
+        elif len(self._hash_threads) < self._hashers and not self._nothing_comes:
+            _Worker.begin(self._hash, f"towline-hash-{len(self._hash_threads)}", self._hash_threads)
+
+    def _hash(self, _: _Worker) -> None:
         buffer = memoryview(bytearray(BLOCK_BYTES))
         while True:
             with self._hash_wake:
@@ -301,17 +385,65 @@ class Pool:
                     if self._nothing_comes:
                         return
                     self._hash_idle += 1
-                    self._hash_wake.wait()
-                    self._hash_idle -= 1
+                    try:
+                        self._hash_wake.wait()
+                    finally:
+                        self._hash_idle -= 1
                 work = self._to_hash.popleft()
             try:
                 work(buffer)
             except Exception:  # noqa: BLE001 - as above
                 _log.exception("a download failed by a fault in towline")
 
+    # Signs of life
 
-def _start(target: Callable[[], None], name: str) -> threading.Thread:
-    # Daemonic, so that a connection that cannot be cancelled while it is made never keeps the process from ending.
-    thread = threading.Thread(target=target, name=name, daemon=True)
-    thread.start()
-    return thread
+    def _call_signer(self) -> None:
+        """Something may have to be signed for. Under lock."""
+        if not self._signers and not self._closed:
+            _Worker.begin(self._sign, "towline-sign", self._signers)
+
+    def _sign(self, worker: _Worker) -> None:
+        """Apart from all other threads, as they may be in the middle of a long wait for a disk."""
+        while not self._closing.wait(SIGN_SECONDS):
+            with self._wake:
+                begun = [transfer for transfer in self._entries if transfer.begun]
+                if not self._entries:
+                    self._signers.discard(worker)  # under the lock: the next fetch calls another
+                    return
+            for transfer in begun:
+                transfer.sign()
+
+
+class _Worker:
+    """A thread of the pool, in the set of its kind for as long as it runs. `transfer` is what it works on."""
+
+    def __init__(self, work: Callable[[_Worker], None], kind: set[_Worker]) -> None:
+        self.transfer: BlobTransfer | None = None
+        self._work = work
+        self._kind = kind
+        self._thread: threading.Thread | None = None
+
+    @classmethod
+    def begin(cls, work: Callable[[_Worker], None], name: str, kind: set[_Worker]) -> None:
+        """Starts one; where none is to be had, nothing happens."""
+        worker = cls(work, kind)
+        kind.add(worker)
+        try:
+            worker._thread = threads.start(worker._run, name)
+        except Starved:
+            kind.discard(worker)
+
+    def _run(self) -> None:
+        try:
+            self._work(self)
+        except MemoryError:
+            pass  # the next nudge looks whether there is some again
+        except Exception:  # noqa: BLE001 - whatever it was, another thread goes on
+            _log.exception("a thread ended by a fault in towline")
+        finally:
+            self._kind.discard(self)
+
+    def join(self, timeout: float) -> None:
+        """Waits for its end, at most so many seconds."""
+        if self._thread is not None:
+            self._thread.join(timeout)

@@ -25,8 +25,8 @@ class Receiver(Protocol):
     def arrived(self, count: int) -> None:
         """So many bytes came, of whatever use. Waits as the limits of bandwidth say. Raises Cancelled."""
 
-    def gained(self, segment: Segment, count: int) -> None:
-        """They are of the segment."""
+    def gained(self, reception: Reception, count: int) -> None:
+        """They are of its segment."""
 
     def keep(self, reception: Reception, buffer: memoryview, length: int) -> None:
         """The next bytes of the segment, at the start of the buffer, which may be used for other bytes after that.
@@ -77,7 +77,7 @@ class Reception:
                 count = self._read(stream, room)
                 if count:
                     filled += count
-                    self._receiver.gained(self.segment, count)
+                    self._receiver.gained(self, count)
                 whole = filled >= min(BLOCK_BYTES, self.segment.remaining)
                 if whole or (filled and (not count or time.monotonic() - kept >= FLUSH_SECONDS)):
                     length, filled, kept = filled, 0, time.monotonic()

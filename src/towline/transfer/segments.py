@@ -34,6 +34,12 @@ _MIN_TYPICAL = 64 << 10
 _SILENT_AGE = 2.0
 """Seconds without a byte after which a connection is not counted among those that work."""
 
+DUEL_AGE = 5.0
+"""Seconds before its first byte after which a second connection asks for the same: a registry that fetches first and
+answers then may take that long, and a connection that hangs takes for ever. Neither is given up before one of the two
+brings a byte.
+"""
+
 
 class Ranges:
     """A set of bytes as sorted, disjoint, non-adjacent half-open ranges."""
@@ -93,10 +99,11 @@ class Segment:
     """Bytes [pos, stop) that one connection is after. The plan moves both ends; the connection reads them.
 
     `received` counts the bytes that arrived, also those that were not written yet. `patience` is the age in seconds
-    from which another connection may take all of it over, `overtaken` that one has.
+    from which another connection may take all of it over, `overtaken` that one has. `rival` is after the very same
+    bytes: the one that brings the first of them keeps them.
     """
 
-    __slots__ = ("_base", "_base_at", "_rate", "overtaken", "patience", "pos", "received", "started", "stop")
+    __slots__ = ("_base", "_base_at", "_rate", "overtaken", "patience", "pos", "received", "rival", "started", "stop")
 
     def __init__(self, pos: int, stop: int, now: float, patience: float = _PATIENCE) -> None:
         self.pos = pos
@@ -105,6 +112,7 @@ class Segment:
         self.patience = patience
         self.overtaken = False
         self.received = 0
+        self.rival: Segment | None = None
         self._base = 0
         self._base_at = now
         self._rate = 0.0
@@ -155,7 +163,7 @@ class Plan:
                 stop = min(stop, start + self._segment_bytes)
             self._missing.remove(start, stop)
             return self._begin(start, stop, now)
-        return None if whole else self._split(now)
+        return None if whole else self._split(now) or self.duel(now)
 
     def rescue(self, now: float, *, typical: float = 0.0) -> Segment | None:
         """What is left of the first segment that is far slower than its fellows are, or than `typical`, the bytes a
@@ -172,6 +180,24 @@ class Plan:
         ]
         late = min(slow, key=lambda segment: segment.pos, default=None)
         return self._take_over(late, late.pos, now) if late is not None else None
+
+    def duel(self, now: float) -> Segment | None:
+        """A second segment over the bytes of the first one that has waited long for its first byte."""
+        late = (s for s in self.active if not (s.received or s.rival) and s.remaining and now - s.started >= DUEL_AGE)
+        first = min(late, key=lambda segment: segment.pos, default=None)
+        if first is None:
+            return None
+        second = self._begin(first.pos, first.stop, now)
+        first.rival, second.rival = second, first
+        return second
+
+    def received(self, segment: Segment, count: int) -> Segment | None:
+        """Bytes of the segment arrived; the segment that is overtaken by that, as its rival was first."""
+        segment.received += count
+        loser, segment.rival = segment.rival, None
+        if loser is not None:
+            loser.rival, loser.stop, loser.overtaken = None, loser.pos, True
+        return loser
 
     def silent(self, now: float) -> list[Segment]:
         """The segments that have brought nothing for a while: they are waited for, but not by the whole transfer."""
@@ -197,9 +223,14 @@ class Plan:
         self._missing.add(start, stop)
 
     def release(self, segment: Segment) -> None:
-        """The connection is through with the segment, or gave up: what it did not claim is missing again."""
+        """The connection is through with the segment, or gave up: what it did not claim is missing again, unless a
+        rival is after it.
+        """
         self.active.remove(segment)
-        self._missing.add(segment.pos, segment.stop)
+        if segment.rival is not None:
+            segment.rival.rival = None
+        else:
+            self._missing.add(segment.pos, segment.stop)
 
     def _begin(self, start: int, stop: int, now: float, patience: float = _PATIENCE) -> Segment:
         segment = Segment(start, stop, now, patience)
@@ -207,16 +238,19 @@ class Plan:
         return segment
 
     def _take_over(self, victim: Segment, at: int, now: float) -> Segment:
-        # Twice the patience for who takes all: else a server that is slow to begin is never given the time.
+        # Twice the patience for who takes all: else a server that slows down everywhere is asked again and again.
         patience = 2 * victim.patience if at == victim.pos else _PATIENCE
         stop, victim.stop = victim.stop, at
         victim.overtaken = at == victim.pos
         return self._begin(at, stop, now, patience)
 
     def _split(self, now: float) -> Segment | None:
-        """Takes a part of the segment that would take longest, so that both ends meet; all of it if it crawls."""
-        victim = max(self.active, key=lambda segment: segment.remaining / (segment.rate(now) + 1.0), default=None)
-        if victim is None or victim.remaining == 0:
+        """Takes a part of the segment that would take longest, so that both ends meet; all of it if it crawls. What
+        waits for its first byte is left alone: nobody knows yet how fast it comes.
+        """
+        flowing = (segment for segment in self.active if segment.received and segment.remaining)
+        victim = max(flowing, key=lambda segment: segment.remaining / (segment.rate(now) + 1.0), default=None)
+        if victim is None:
             return None
         rate = victim.rate(now)
         if now - victim.started > victim.patience and rate < min(victim.remaining // 2, _CRAWL):

@@ -1,24 +1,29 @@
-"""How many connections one host gets from this process. Safe from threads."""
+"""What is given out in limited numbers: connections to a host, places for blobs in the middle of their download.
+
+Whoever gives one back, on whatever thread, tells those who may wait for one.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable, Hashable
 
 
 class Slots:
-    """At most `most` connections for each name."""
+    """At most `most` for each name. Safe from threads; `freed` is called, without a lock, after each return."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, freed: Callable[[], None] = lambda: None) -> None:
         self._most = most
+        self._freed = freed
         self._lock = threading.Lock()
-        self._taken: Counter[str] = Counter()
+        self._taken: Counter[Hashable] = Counter()
 
-    def free(self, name: str) -> bool:
+    def free(self, name: Hashable) -> bool:
         """Whether one more may be opened now."""
         return self._taken[name] < self._most
 
-    def take(self, name: str) -> bool:
+    def take(self, name: Hashable) -> bool:
         """Takes one if there is one; give it back."""
         with self._lock:
             if self._taken[name] >= self._most:
@@ -26,9 +31,10 @@ class Slots:
             self._taken[name] += 1
             return True
 
-    def give_back(self, name: str) -> None:
-        """What `take` took."""
+    def give_back(self, name: Hashable) -> None:
+        """What `take` took. The caller holds no lock of a transfer."""
         with self._lock:
             self._taken[name] -= 1
             if not self._taken[name]:
                 del self._taken[name]
+        self._freed()

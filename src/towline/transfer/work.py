@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from towline.errors import TowlineError, TransferError, store_error
+from towline.errors import Starved, TowlineError, TransferError, store_error
 from towline.model.digest import Digest
 from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
@@ -32,32 +31,42 @@ class Limits:
     """What bounds the transfer of one blob; times in seconds."""
 
     connections: int
-    stall_timeout: float
     refused_timeout: float
     writeback: bool
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Changes whenever a byte comes or is hashed anywhere in the process: a glance, not a count."""
+
+    moves: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On which the blobs of one pull are fetched. `slots` and some of the `rates` are shared with other pulls; `berths`
-    are as many as may be in the middle of their download at once.
+    """On which the blobs of one pull, the `owner`, are fetched. `slots`, `berths`, `traffic` and some of the `rates`
+    are shared with other pulls; of `berths`, each owner has as many as may be in the middle of their download at once.
     """
 
+    owner: Hashable
     limits: Limits
     slots: Slots
+    berths: Slots
     rates: Sequence[Rate]
-    berths: threading.Semaphore
+    traffic: Traffic
 
 
 @dataclass(frozen=True, slots=True)
 class Crew:
     """Who works on a download, and for whom: `poke` has a receiving thread call `take`, `hash_soon` has a hashing
-    thread do some work; `ended` is told once how it ended, well where there is no error.
+    thread do some work; `ended` is told once how it ended, well where there is no error; `endless` tells whether
+    anybody who wants it waits for as long as it takes.
     """
 
     poke: Callable[[], None]
     hash_soon: Callable[[Work], None]
     ended: Callable[[TowlineError | None], None]
+    endless: Callable[[], bool]
 
 
 def meaning(error: Exception, digest: Digest) -> TowlineError:
@@ -68,5 +77,7 @@ def meaning(error: Exception, digest: Digest) -> TowlineError:
         return error
     if isinstance(error, OSError):
         return store_error(error)
+    if isinstance(error, MemoryError):
+        return Starved(f"no memory is left to download {digest.short}; what arrived is kept, pull again when there is")
     _log.error("downloading %s failed by a fault in towline", digest, exc_info=error)
     return TransferError(f"downloading {digest} failed by a fault in towline ({type(error).__name__})")

@@ -1,0 +1,201 @@
+"""Pulling a model: the whole story."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from towline.arrivals import Arrivals
+from towline.errors import Cancelled, DigestMismatch, Starved, StoreError, TowlineError, TransferError
+from towline.model.events import REMOVING_UNUSED, SUCCESS, VERIFYING, WRITING_MANIFEST
+from towline.model.manifest import Descriptor, Manifest
+from towline.model.name import ModelName
+from towline.patience import Patience
+from towline.registry.client import Inquiry, Registry, Resolved
+from towline.store.publication import Publication
+from towline.store.store import Store
+from towline.transfer.pool import Handle, Pool, Wanted
+from towline.transfer.rate import Rate
+from towline.watching import Course, Track
+
+SAID_AFTER = 3.0
+"""Seconds of waiting for sources after which a pull that waits for as long as it takes says so."""
+
+_LAST_WAIT = 5.0
+"""Seconds that a pull which is given up has for its own end. After that its watchers are told: what its thread is in
+the middle of then, such as asking for the addresses of a host, cannot be interrupted.
+"""
+
+_REFETCHES = 3
+
+_log = logging.getLogger("towline")
+
+
+class Pull:
+    """One model on its way from a registry into the store. It goes on as long as anybody watches its `course`."""
+
+    def __init__(
+        self,
+        name: ModelName,
+        store: Store,
+        registry: Registry,
+        pool: Pool,
+        patience: Patience,
+        max_rate: float | None = None,
+    ) -> None:
+        self.name = name
+        self.patience = patience
+        self.course = Course(deserted=self.cancel)
+        self._rate = Rate(max_rate) if max_rate is not None else None
+        self._store = store
+        self._registry = registry
+        self._pool = pool
+        self._call = registry.call()
+        self._cancelled = False
+        self._wake = threading.Event()
+        self._awaited: Inquiry | Arrivals | None = None
+        self._stirred = self._moves = 0
+        self._verdict: TowlineError | None = None
+        self._judged_at = 0.0
+
+    def run(self) -> None:
+        """The pull, from its first to its last step, on the calling thread. Raises nothing: see `course.error`."""
+        failure: TowlineError | None = None
+        try:
+            self._pull()
+        except TowlineError as error:
+            failure = self._verdict or self._told(error)
+        except MemoryError:
+            failure = Starved(f"no memory is left to pull {self.name}; what arrived is kept, pull again when there is")
+        except Exception as error:  # noqa: BLE001 - its watchers wait for an end, whatever happens
+            _log.exception("pulling %s failed by a fault in towline", self.name)
+            failure = TowlineError(f"pulling {self.name} failed by a fault in towline ({type(error).__name__})")
+        finally:
+            self.course.finish(failure)
+            self._call.close()
+
+    def _told(self, error: TowlineError) -> TowlineError:
+        """The error of one blob, as what it means for the model."""
+        if not isinstance(error, TransferError) or str(self.name) in str(error):
+            return error
+        kind = DigestMismatch if isinstance(error, DigestMismatch) else TransferError
+        return kind(f"cannot pull {self.name}: {error}; what else arrived is kept")
+
+    # The story
+
+    def _pull(self) -> None:
+        name = self._store.spelled(self.name)
+        resolved = self._resolve(name)
+        manifest = resolved.manifest
+        with self._store.publication(name, manifest) as publication:
+            missing = [blob for blob in manifest.blobs if not publication.present(blob)]
+            publication.check_space(missing)
+            with self._transfers(missing, resolved, publication) as arrivals:
+                self._commit(manifest, arrivals)
+                self._await(arrivals)
+            self.course.reach(VERIFYING)  # which happened while the bytes came: the digests are right
+            self.course.reach(WRITING_MANIFEST)
+            self._publish(resolved, publication)
+            if publication.unused:
+                self.course.reach(REMOVING_UNUSED)
+                publication.remove_unused()
+            publication.restore()
+        self.course.model = self._store.find(name)
+        self.course.reach(SUCCESS)
+
+    def _resolve(self, name: ModelName) -> Resolved:
+        self._awaited = inquiry = Inquiry(self.patience)
+        try:
+            return self._registry.resolve(self._call, name, inquiry)
+        finally:
+            self._awaited = None
+
+    @contextmanager
+    def _transfers(
+        self, missing: Sequence[Descriptor], resolved: Resolved, publication: Publication
+    ) -> Iterator[Arrivals]:
+        """The transfers of these blobs, side by side, for as long as they are awaited."""
+        wanted = [
+            Wanted(
+                blob.digest,
+                blob.size,
+                [self._registry.source(place, resolved.name, blob) for place in resolved.endpoints],
+                publication.staged(blob),
+            )
+            for blob in missing
+        ]
+        handles: Sequence[Handle] = self._pool.fetch(wanted, self, self.patience, rate=self._rate)
+        try:
+            with Arrivals(dict(zip(missing, handles, strict=True)), publication, self._wake) as arrivals:
+                yield arrivals
+        finally:
+            for handle in handles:
+                handle.close()
+
+    def _commit(self, manifest: Manifest, arrivals: Arrivals) -> None:
+        """The layers are known, and those that are missing on their way."""
+        transfers = arrivals.transfers
+        self.course.commit([Track(blob.digest, blob.size, transfers.get(blob.digest)) for blob in manifest.blobs])
+
+    def _await(self, arrivals: Arrivals) -> None:
+        """Until all have come. Raises the error of the first that failed."""
+        self._awaited = arrivals
+        try:
+            while not arrivals.over:
+                self._wake.wait()
+                self._wake.clear()
+                if self._cancelled:
+                    raise Cancelled("the download was stopped; pull again to go on from here")
+        finally:
+            self._awaited = None
+        if arrivals.error is not None:
+            raise arrivals.error
+
+    def _publish(self, resolved: Resolved, publication: Publication) -> None:
+        """A blob that somebody removed between its transfer and now is fetched once more."""
+        for _ in range(_REFETCHES):
+            missing = publication.publish()
+            if not missing:
+                return
+            with self._transfers(missing, resolved, publication) as arrivals:
+                self._await(arrivals)
+        raise StoreError("blobs are removed from the store as fast as they come; stop what does that and pull again")
+
+    # From other threads
+
+    def cancel(self) -> None:
+        """Stops as soon as it can, without waiting for it; what arrived is kept."""
+        self._cancelled = True
+        self._call.cancel()
+        self._wake.set()
+
+    def look(self, now: float, moves: int) -> None:
+        """Whether it still moves: called a few times a second, by one thread. `moves` is another number than the last
+        time where a byte moved anywhere in the process.
+        """
+        if self._verdict is not None:
+            if now - self._judged_at >= _LAST_WAIT:
+                self.course.finish(self._verdict)
+            return
+        awaited = self._awaited
+        if awaited is None:
+            self.patience.renew()
+            return
+        pulse = awaited.pulse()
+        queued = not pulse.waits and moves != self._moves
+        self.patience.look(now, pulse.received, excused=pulse.rests or queued or pulse.stirred != self._stirred)
+        self._stirred, self._moves = pulse.stirred, moves
+        waits = self.patience.endless and self.patience.waited >= SAID_AFTER
+        self.course.waiting = awaited.trouble if waits else ""
+        if self.patience.out:
+            self._give_up(awaited.trouble, now)
+
+    def _give_up(self, trouble: str, now: float) -> None:
+        self._judged_at = now
+        self._verdict = TransferError(
+            f"cannot pull {self.name}: no data for {self.patience.seconds:g} s: {trouble}; "
+            "what arrived is kept, pull again to go on from there"
+        )
+        self.cancel()

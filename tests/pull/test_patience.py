@@ -1,0 +1,101 @@
+"""A pull always ends: by its patience where nothing moves, and not before."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support import faults
+from tests.support.exchanges import blob, manifest
+from tests.support.models import Model, generate
+from tests.support.pulling import Pulling
+from tests.support.registry import FaultRegistry
+from towline.errors import Starved
+from towline.model.events import SUCCESS, Status
+from towline.model.name import ModelName
+
+PATIENCE = 1.5
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return generate(3 << 20)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.Status(500), faults.Status(429, retry_after=3600), faults.Stall(), faults.Stall(after=0)],
+    ids=str,
+)
+@pytest.mark.parametrize("asked", [manifest(), blob()], ids=["manifest", "blob"])
+def test_whatever_a_registry_does_not_answer_the_pull_ends_and_names_it(
+    registry: FaultRegistry, store_path: Path, model: Model, fault: faults.Fault, asked: object
+) -> None:
+    name = registry.add(model, "library/tiny")
+    registry.fail(asked, fault, times=None)  # type: ignore[arg-type]
+    with Pulling(store_path, stall_timeout=PATIENCE) as pulling:
+        sentence = str(pulling.fail(name))
+    assert registry.host in sentence
+    assert f"no data for {PATIENCE:g} s" in sentence
+
+
+def test_a_source_that_is_slower_to_begin_than_to_send_is_not_asked_twice_for_what_it_answers(
+    registry: FaultRegistry, store_path: Path
+) -> None:
+    model = generate(40 << 20)
+    name = registry.add(model, "library/large")
+    registry.fail(blob(model.weights), faults.Delay(3.0), times=None)
+    with Pulling(store_path, stall_timeout=20.0) as pulling:
+        pulling.pull(name, model)
+    assert len(registry.blob_requests(model.weights)) <= 4
+    assert registry.bytes_sent(model.weights) < model.weights.size + (4 << 20)
+
+
+def test_a_connection_that_never_answers_is_overtaken_by_a_second_one(
+    registry: FaultRegistry, store_path: Path, model: Model
+) -> None:
+    name = registry.add(model, "library/tiny")
+    registry.fail(blob(model.weights), faults.Stall(), times=1)
+    with Pulling(store_path, stall_timeout=25.0, connections_per_blob=1) as pulling:
+        pulling.pull(name, model)
+    assert len(registry.blob_requests(model.weights)) == 2
+
+
+def test_a_pull_that_keeps_trying_outlasts_a_registry_that_is_down_and_says_so(
+    registry: FaultRegistry, store_path: Path, model: Model
+) -> None:
+    name = ModelName.parse(registry.add(model, "library/tiny"))
+    registry.stop()
+    with Pulling(store_path, stall_timeout=0.5, refused_timeout=0.5) as pulling:
+        watcher = pulling.puller.join(name, keep_trying=True)
+        pull = pulling.puller._running[name.key, None]
+        said = threading.Event()
+        with watcher:
+            for _ in range(400):
+                watcher.wait(0.05)
+                watcher.poll()
+                if pull.course.waiting:
+                    said.set()
+                    break
+            assert said.is_set()
+            assert registry.host in pull.course.waiting
+            registry.start()
+            assert list(watcher.events())[-1] == Status(SUCCESS)
+
+
+def test_without_a_thread_to_spare_a_pull_is_refused_with_a_sentence_and_well_a_moment_later(
+    registry: FaultRegistry, store_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = registry.add(model, "library/tiny")
+
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Pulling(store_path) as pulling:
+        with monkeypatch.context() as starved:
+            starved.setattr(threading.Thread, "start", none)
+            with pytest.raises(Starved, match="no thread"):
+                pulling.puller.join(ModelName.parse(name))
+        pulling.pull(name, model)
