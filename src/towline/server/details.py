@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from towline.files.regular import open_regular
 from towline.model import gguf
 from towline.model.digest import Digest
 from towline.model.manifest import MODEL_LAYER, PROJECTOR_LAYER, TEMPLATE_LAYER, Descriptor
@@ -111,7 +112,7 @@ class Describer:
         if layer is None:
             return None
         try:
-            with open(self._store.blob_path(layer.digest), "rb") as file:
+            with open(open_regular(self._store.blob_path(layer.digest)), "rb") as file:
                 return gguf.read(file)
         except (OSError, ValueError):
             raise _Unreadable from None
@@ -121,7 +122,7 @@ class Describer:
 
     def _bytes(self, layer: Descriptor) -> bytes:
         try:
-            with open(self._store.blob_path(layer.digest), "rb") as file:
+            with open(open_regular(self._store.blob_path(layer.digest)), "rb") as file:
                 return file.read(min(layer.size, MAX_TEXT_BYTES))
         except OSError:
             raise _Unreadable from None

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from aiohttp import web
 
+from towline.files.regular import open_regular
 from towline.server.errors import Refused
 from towline.server.ranges import Span, Unsatisfiable, select
 
@@ -33,8 +34,8 @@ class OpenFile:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> OpenFile:
-        """Raises OSError."""
-        file = open(path, "rb", buffering=0)  # noqa: SIM115  closed by the caller
+        """Raises OSError, also for what is no regular file."""
+        file = open(open_regular(path), "rb", buffering=0)  # noqa: SIM115  closed by the caller
         return cls(file, os.fstat(file.fileno()).st_size)
 
 

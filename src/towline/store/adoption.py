@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from towline.files.regular import open_unlinked
 from towline.model.digest import Digest
 from towline.store.layout import Layout
 
@@ -114,7 +115,7 @@ def _extents(parts: list[Path], size: int) -> Iterator[tuple[int, int]]:
 def _claimed(parts: list[Path], size: int) -> Iterator[tuple[int, int]]:
     for path in parts:
         try:
-            with open(path, "rb") as file:
+            with open(open_unlinked(path), "rb") as file:
                 part = msgspec.json.decode(file.read(_MAX_PART_BYTES), type=_Part)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
@@ -145,7 +146,7 @@ def _open_files() -> Iterator[os.stat_result]:
 
 
 def _copy(source: Path, target: str, extents: Extents) -> None:
-    with open(source, "rb") as reader, open(target, "wb") as writer:
+    with open(open_unlinked(source), "rb") as reader, open(target, "wb") as writer:
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import uuid
 from pathlib import Path
 
@@ -53,12 +54,12 @@ def link(source: str, target: str) -> bool:
 
 
 def _stands_for(target: str, wanted: os.stat_result) -> bool:
-    """Whether what is there is the wanted file, or as long as it; a link that leads nowhere is not."""
+    """Whether what is there is the wanted file, or one as long as it; a link that leads nowhere is not."""
     try:
         there = os.stat(target)
     except FileNotFoundError:
         return False
-    return os.path.samestat(there, wanted) or there.st_size == wanted.st_size
+    return stat.S_ISREG(there.st_mode) and there.st_size == wanted.st_size
 
 
 def write_file(path: Path, data: bytes, tmp: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterable
@@ -16,15 +17,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from towline.errors import NoSpace, store_error
+from towline.errors import NoSpace, StoreError, store_error
+from towline.files.regular import Irregular, has_file, read_regular
 from towline.model.digest import Digest
-from towline.model.manifest import Descriptor, Manifest
+from towline.model.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest
 from towline.model.name import ModelName
 from towline.store.durable import link, make_folders, sync_folder, write_file
 from towline.store.layout import Layout
 from towline.store.locks import FileLock, waiting_for
 from towline.store.references import digests_in, remove_unreferenced, unreferenced
-from towline.store.staging import StagedBlob, has_file
+from towline.store.staging import StagedBlob
 
 _TRIES = 5
 _WRITTEN_BACK = 120.0
@@ -46,6 +48,7 @@ class Publication:
         self._unused: list[Digest] = []
 
     def __enter__(self) -> Self:
+        self._demand_room(self._layout.manifest(self._name))
         try:
             self._lock.wait()  # a sweep takes it for a moment, to see whether anybody has it
             self._pins.mkdir(parents=True)
@@ -68,6 +71,7 @@ class Publication:
         """Whether the store has the blob; from then on it is held fast."""
         path = self._layout.blob(blob.digest)
         if not has_file(path, blob.size):
+            self._demand_room(path)
             return False
         try:
             link(path, self._pin(blob))
@@ -76,6 +80,18 @@ class Publication:
         except OSError as error:
             raise store_error(error) from None
         return True
+
+    def _demand_room(self, path: str | Path) -> None:
+        """Neither a folder nor what is beneath a file can become a file in one step: said before the first byte."""
+        try:
+            obstructed = stat.S_ISDIR(os.lstat(path).st_mode)
+        except NotADirectoryError:
+            obstructed = True
+        except OSError:
+            return
+        if obstructed:
+            where = os.path.relpath(path, self._layout.root)
+            raise StoreError(f"{where} in the store should be a file in folders and is not; remove what is there")
 
     def fetched(self, blob: Descriptor) -> None:
         """A transfer has made the blob whole: it is held fast from now on."""
@@ -220,6 +236,6 @@ def human(count: int) -> str:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+        return read_regular(path, MAX_MANIFEST_BYTES)
+    except (FileNotFoundError, NotADirectoryError, Irregular):
         return None

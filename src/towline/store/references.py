@@ -6,9 +6,10 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
+from towline.files.regular import is_file, read_regular
 from towline.model.digest import Digest
+from towline.model.manifest import MAX_MANIFEST_BYTES
 from towline.store.layout import Layout
 
 _DIGESTS = re.compile(rb"sha256:([0-9a-f]{64})")
@@ -20,11 +21,15 @@ def digests_in(raw: bytes) -> set[Digest]:
 
 
 def references(layout: Layout) -> set[Digest]:
-    """Every digest that any manifest of the store names. Raises OSError if one cannot be read."""
+    """Every digest that any manifest of the store names. What is no file names none.
+
+    Raises OSError if one cannot be read, or is too large to be one.
+    """
     found: set[Digest] = set()
     for folder, _, files in os.walk(layout.manifests, onerror=_raise):
-        for file in files:
-            found |= digests_in(Path(folder, file).read_bytes())
+        for path in (f"{folder}/{file}" for file in files):
+            if is_file(path):
+                found |= digests_in(read_regular(path, MAX_MANIFEST_BYTES))
     return found
 
 

@@ -9,11 +9,14 @@ import os
 import msgspec
 
 from towline.errors import store_error
+from towline.files.regular import has_file, open_unlinked
 from towline.model.digest import Digest
 from towline.store import adoption
 from towline.store.durable import link
 from towline.store.layout import Layout
 from towline.store.locks import FileLock
+
+_MAX_NOTE_BYTES = 4 << 20
 
 
 class StagedBlob:
@@ -110,8 +113,8 @@ class StagedBlob:
 
     def _told_leftover(self) -> adoption.Extents:
         try:
-            with open(self._leftover, "rb") as file:
-                told = msgspec.json.decode(file.read(), type=list[tuple[int, int]])
+            with open(open_unlinked(self._leftover), "rb") as file:
+                told = msgspec.json.decode(file.read(_MAX_NOTE_BYTES), type=list[tuple[int, int]])
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return []
         return [(start, stop) for start, stop in told if 0 <= start < stop <= self._size]
@@ -190,11 +193,3 @@ class StagedBlob:
             pass  # a left-over costs space, no more; it is removed with age
         finally:
             lock.release()
-
-
-def has_file(path: str, size: int) -> bool:
-    """Whether a file of this size is there."""
-    try:
-        return os.stat(path).st_size == size
-    except OSError:
-        return False

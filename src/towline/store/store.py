@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -11,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from towline.errors import InvalidManifest, InvalidName, StoreError, store_error
+from towline.files.regular import has_file, is_file, read_regular
 from towline.model.digest import Digest
-from towline.model.manifest import MODEL_LAYER, Manifest
+from towline.model.manifest import MAX_MANIFEST_BYTES, MODEL_LAYER, Manifest
 from towline.model.name import ModelName
 from towline.store.durable import make_folders
 from towline.store.layout import Layout
 from towline.store.publication import Publication
-from towline.store.staging import has_file
 from towline.store.sweep import sweep
 
 
@@ -96,7 +95,7 @@ class Store:
     def has_blob(self, digest: Digest, size: int | None = None) -> bool:
         """Whether the blob is here, of this size if one is given."""
         path = self._layout.blob(digest)
-        return os.path.isfile(path) if size is None else has_file(path, size)
+        return is_file(path) if size is None else has_file(path, size)
 
     def weights_path(self, model: StoredModel) -> Path | None:
         """The file of the weights, if the model has any and it is here."""
@@ -125,7 +124,7 @@ def _name_at(layout: Layout, path: Path) -> ModelName:
 
 def _load(path: Path, name: ModelName) -> StoredModel | None:
     try:
-        raw, modified = path.read_bytes(), path.stat().st_mtime
+        raw, modified = read_regular(path, MAX_MANIFEST_BYTES), path.stat().st_mtime
         manifest = Manifest.parse(raw)
     except (OSError, InvalidManifest):
         return None

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from towline.files.regular import is_file
 from towline.store.layout import Layout
 from towline.store.locks import FileLock
 
@@ -21,7 +22,7 @@ def sweep(layout: Layout, *, staging_ttl: float) -> None:
     for folder in _entries(layout.pins):
         _remove_if_free(folder, FileLock(layout.lock(f"pull-{folder.name}")))
     for folder in _entries(layout.staging):
-        published = (layout.blobs / f"sha256-{folder.name}").exists()
+        published = is_file(layout.blobs / f"sha256-{folder.name}")
         if published or time.time() - _last_touched(folder) > staging_ttl:
             _remove_if_free(folder, FileLock(layout.lock(folder.name)))
     for file in _entries(layout.locks):

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import xxhash
 
+from towline.files.regular import open_unlinked
 from towline.model.digest import Digest
 
 BLOCK_BYTES = 1 << 20
@@ -128,7 +129,7 @@ class Journal:
 def read(path: str, header: bytes, size: int) -> list[Block] | None:
     """The blocks of a journal with this header; None where there is no such journal."""
     try:
-        with open(path, "rb") as file:
+        with open(open_unlinked(path), "rb") as file:
             if file.read(_HEADER.size) != header:
                 return None
             raw = file.read(_MAX_RECORDS * _RECORD.size)
@@ -155,7 +156,7 @@ class Follower:
     def bytes(self) -> int:
         """Of the blob, on disk by the journal's word; 0 where there is none."""
         try:
-            with open(self._path, "rb") as file:
+            with open(open_unlinked(self._path), "rb") as file:
                 if os.fstat(file.fileno()).st_size < self._read_to:
                     self._read_to = self._told = 0
                 if not self._read_to:
