@@ -96,12 +96,25 @@ class Starved(TowlineError):
     """The machine has no thread, or no memory, to spare for the moment."""
 
 
+class Obstructed(OSError):
+    """What stands in the place of towline's own file or folder is not touched; the text is a `StoreError`'s."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(errno.ELOOP, sentence)
+
+
 class Cancelled(TowlineError):
     """Nobody waits for the result any longer."""
 
 
 def store_error(error: OSError) -> StoreError:
     """The sentence for what the operating system said of the store; its paths stay out of it."""
+    if isinstance(error, Obstructed):
+        return StoreError(error.strerror)
+    if error.errno == errno.EFBIG:
+        return StoreError(
+            "the file system of the store cannot hold a file that large; set OLLAMA_MODELS to a folder on another one"
+        )
     if error.errno == errno.ENOSPC:
         return NoSpace("the disk is full; free some space and pull again, what arrived is kept")
     if error.errno == errno.EDQUOT:

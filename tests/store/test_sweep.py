@@ -14,6 +14,7 @@ from tests.support.faults import Stall
 from tests.support.models import Model, generate, tiny
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
+from towline.files.confined import AnyPath
 from towline.store.layout import Layout
 from towline.store.locks import FileLock
 from towline.store.store import Store
@@ -127,7 +128,7 @@ def test_a_sweep_in_the_middle_of_a_pull_takes_nothing_from_it(
 def test_a_sweep_that_looks_at_a_lock_keeps_no_pull_from_starting(
     registry: FaultRegistry, pulling: Pulling, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, refused = FileLock.acquire, set[str]()
+    real, refused = FileLock.acquire, set[AnyPath]()
 
     def taken_for_a_moment(lock: FileLock) -> bool:
         if lock._path in refused:

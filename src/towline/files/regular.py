@@ -11,6 +11,8 @@ import errno
 import os
 import stat
 
+from towline.files.confined import AnyPath, at
+
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -18,7 +20,7 @@ class Irregular(OSError):
     """What is there cannot be what was asked for: no regular file, or one without measure."""
 
 
-def open_regular(path: str | os.PathLike[str]) -> int:
+def open_regular(path: AnyPath) -> int:
     """Opens the regular file at `path`, or to which a link there leads; whoever asked closes it.
 
     Raises OSError, and Irregular where anything else is there; it never blocks.
@@ -27,14 +29,15 @@ def open_regular(path: str | os.PathLike[str]) -> int:
     return _opened(path, _READ)
 
 
-def open_unlinked(path: str | os.PathLike[str]) -> int:
+def open_unlinked(path: AnyPath) -> int:
     """The same, but no symbolic link at `path` is followed: for what no user ever links."""
-    _demand_regular(os.lstat(path))
-    return _opened(path, _READ | os.O_NOFOLLOW)
+    with at(path) as (folder, name):
+        _demand_regular(os.stat(name, dir_fd=folder, follow_symlinks=False))
+        return _opened(name, _READ | os.O_NOFOLLOW, folder)
 
 
-def _opened(path: str | os.PathLike[str], flags: int) -> int:
-    file = os.open(path, flags)
+def _opened(path: AnyPath, flags: int, folder: int | None = None) -> int:
+    file = os.open(path, flags, dir_fd=folder)
     try:
         _demand_regular(os.fstat(file))  # it may have been changed for something else since the first look
     except BaseException:
@@ -48,7 +51,7 @@ def _demand_regular(found: os.stat_result) -> None:
         raise Irregular(errno.EINVAL, "it is no regular file")
 
 
-def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
+def read_regular(path: AnyPath, limit: int) -> bytes:
     """All of a regular file, or of the one to which a link leads. Raises OSError, and Irregular
     for more than `limit` bytes.
     """
@@ -59,7 +62,7 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     return raw
 
 
-def is_file(path: str | os.PathLike[str]) -> bool:
+def is_file(path: AnyPath) -> bool:
     """Whether a regular file is there, or a link to one."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
@@ -67,7 +70,17 @@ def is_file(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def has_file(path: str | os.PathLike[str], size: int) -> bool:
+def has_file_itself(path: AnyPath, size: int) -> bool:
+    """Whether a regular file of this size is there, and no link to one."""
+    try:
+        with at(path) as (folder, name):
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return found.st_size == size and stat.S_ISREG(found.st_mode)
+
+
+def has_file(path: AnyPath, size: int) -> bool:
     """Whether a regular file of this size is there, or a link to one."""
     try:
         found = os.stat(path)

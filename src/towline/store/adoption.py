@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from towline.files.confined import Confined, make_folder, open_file, rename
 from towline.files.regular import open_unlinked
 from towline.model.digest import Digest
 from towline.store.layout import Layout
@@ -39,7 +40,7 @@ Extents = list[tuple[int, int]]
 """Half-open ranges of bytes, sorted, without overlaps."""
 
 
-def adopt(layout: Layout, digest: Digest, size: int, folder: str) -> Extents:
+def adopt(layout: Layout, digest: Digest, size: int, folder: Confined) -> Extents:
     """Puts what an Ollama has of the blob into `folder` as `data`; returns which bytes those are.
 
     The file is moved; while it changes, or a process has it open, it is copied instead, by reference where the file
@@ -50,17 +51,17 @@ def adopt(layout: Layout, digest: Digest, size: int, folder: str) -> Extents:
         return []
     parts = _parts(layout, digest)
     extents = list(_extents(parts, size))
-    target = f"{folder}/data"
+    target = folder / "data"
     try:
         if not extents or partial.stat().st_size > size:
             return []
-        os.makedirs(folder, exist_ok=True)
+        make_folder(folder)
         if _in_use(partial, parts):
-            beside = f"{folder}/copy"
+            beside = folder / "copy"
             _copy(partial, beside, extents)
-            os.rename(beside, target)
+            rename(beside, target)
             return extents
-        os.rename(partial, target)
+        rename(partial, target)
     except FileNotFoundError:
         return []
     for part in parts:
@@ -125,7 +126,8 @@ def _claimed(parts: list[Path], size: int) -> Iterator[tuple[int, int]]:
 
 def _in_use(partial: Path, parts: list[Path]) -> bool:
     changed = max(path.stat().st_mtime for path in (partial, *parts))
-    return time.time() - changed < SETTLED or _is_open(partial)
+    linked = partial.stat().st_nlink > 1  # whoever has the other name keeps what it holds
+    return linked or time.time() - changed < SETTLED or _is_open(partial)
 
 
 def _is_open(path: Path) -> bool:
@@ -145,8 +147,8 @@ def _open_files() -> Iterator[os.stat_result]:
                     yield os.stat(f"{folder}/{number}")
 
 
-def _copy(source: Path, target: str, extents: Extents) -> None:
-    with open(open_unlinked(source), "rb") as reader, open(target, "wb") as writer:
+def _copy(source: Path, target: Confined, extents: Extents) -> None:
+    with open(open_unlinked(source), "rb") as reader, open(open_file(target, os.O_TRUNC), "wb") as writer:
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         except OSError:

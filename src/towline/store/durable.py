@@ -9,43 +9,45 @@ import stat
 import uuid
 from pathlib import Path
 
+from towline.files import ownership
+from towline.files.confined import AnyPath, Confined, at, beside, create_file, rename, unlink
+
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _TRIES = 1000
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def sync_folder(path: Path) -> None:
     """Makes the entries of a folder last. Raises OSError."""
-    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    file = os.open(path, _FOLDER)
     try:
         os.fsync(file)
     finally:
         os.close(file)
 
 
-def make_folders(path: Path) -> None:
-    """Makes a folder and what it stands in, each one durably in its own. Raises OSError."""
-    missing = []
-    while not path.is_dir():
-        missing.append(path)
-        path = path.parent
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+def make_folders(path: Path, store: Path) -> None:
+    """Makes a folder and what it stands in, each one durably in its own, and as suits the folder `store`.
+
+    Raises OSError.
+    """
+    for made in ownership.make_folders(path, store):
+        sync_folder(made.parent)
 
 
-def link(source: str, target: str) -> bool:
+def link(source: AnyPath, target: AnyPath) -> bool:
     """Puts the file at `source` at `target` too; False where the file system has no hard links.
 
     What stands at `target` stays if it is the same file, or of the same length; anything else is replaced in one step.
     Raises OSError; FileNotFoundError where `source` is gone.
     """
     try:
-        os.link(source, target, follow_symlinks=False)
+        _link(source, target)
     except FileExistsError:
         if not _stands_for(target, os.stat(source)):
-            beside = f"{os.path.dirname(source)}/.{uuid.uuid4().hex}"
-            os.link(source, beside)
-            os.rename(beside, target)
+            replacement = beside(source)
+            _link(source, replacement)
+            rename(replacement, target)
     except OSError as error:
         if error.errno in _NO_LINKS:
             return False
@@ -53,7 +55,18 @@ def link(source: str, target: str) -> bool:
     return True
 
 
-def _stands_for(target: str, wanted: os.stat_result) -> bool:
+def _link(source: AnyPath, target: AnyPath) -> None:
+    with at(source) as (source_folder, source_name), at(target) as (target_folder, target_name):
+        os.link(
+            source_name,
+            target_name,
+            src_dir_fd=source_folder,
+            dst_dir_fd=target_folder,
+            follow_symlinks=False,
+        )
+
+
+def _stands_for(target: AnyPath, wanted: os.stat_result) -> bool:
     """Whether what is there is the wanted file, or one as long as it; a link that leads nowhere is not."""
     try:
         there = os.stat(target)
@@ -62,36 +75,35 @@ def _stands_for(target: str, wanted: os.stat_result) -> bool:
     return stat.S_ISREG(there.st_mode) and there.st_size == wanted.st_size
 
 
-def write_file(path: Path, data: bytes, tmp: Path) -> None:
+def write_file(path: Path, data: bytes, tmp: Confined) -> None:
     """Writes a file durably and in one step; `tmp` is a folder on the same file system. Raises OSError.
 
     The folders that it stands in are made at the last moment, and again where another program removes them as empty.
     """
-    beside = tmp / uuid.uuid4().hex
+    written = tmp / uuid.uuid4().hex
     try:
-        with open(beside, "xb") as file:
+        with open(create_file(written), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        made = _move(beside, path)
+        made = _move(written, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
+            unlink(written)
         raise
     for folder in {path, *made}:
         sync_folder(folder.parent)
 
 
-def _move(source: Path, target: Path) -> set[Path]:
+def _move(source: Confined, target: Path) -> set[Path]:
     """Renames into a folder that others remove while it is empty; returns the folders that had to be made for it."""
     made: set[Path] = set()
     for tries_left in reversed(range(_TRIES)):
-        made.update(folder for folder in target.parents if not folder.is_dir())
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(source, target)
+            made.update(ownership.make_folders(target.parent, Path(source.store)))
+            rename(source, target)
         except FileNotFoundError:
-            if not tries_left or not source.exists():
+            if not tries_left or not os.path.lexists(source):
                 raise
         else:
             break

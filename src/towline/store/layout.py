@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from towline.files.confined import Confined
 from towline.model.digest import Digest
 from towline.model.name import ModelName
 
@@ -66,13 +67,29 @@ class Layout:
         """
         return f"{self.blobs}/{digest.file_name}"
 
-    def staged(self, digest: Digest) -> str:
+    def staged(self, digest: Digest) -> Confined:
         """The folder in which the blob grows."""
-        return f"{self.staging}/{digest.hex}"
+        return self.inside(f"staging/{digest.hex}")
 
-    def lock(self, name: str) -> str:
+    def lock(self, name: str) -> Confined:
         """The lock of this name: a blob's is its hex digits, a pull's `pull-` and its ticket."""
-        return f"{self.locks}/{name}"
+        return self.inside(f"locks/{name}")
+
+    def pinned(self, ticket: str) -> Confined:
+        """The folder of the pins of one pull."""
+        return self.inside(f"pins/{ticket}")
+
+    def inside(self, path: str) -> Confined:
+        """A path in towline's own folder, in which no link is followed."""
+        return Confined(self._base, f"towline/{path}", self._root)
+
+    @cached_property
+    def _base(self) -> str:
+        return str(self.own.parent)
+
+    @cached_property
+    def _root(self) -> str:
+        return str(self.root)
 
     def manifest(self, name: ModelName) -> Path:
         """Where the manifest of a model lies: in the spelling that the store has, part by part, else the given one."""

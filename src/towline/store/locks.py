@@ -3,55 +3,101 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from towline.errors import StoreError
+from towline.files.confined import AnyPath, Confined, create_file, make_folder, open_file, same_file, unlink
+from towline.store import claims
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.EBADF)
+"""What flock says where a file system has no locks."""
 
 
 class FileLock:
-    """An exclusive lock on a path. The file is removed when the lock is given back: it is not what is locked."""
+    """An exclusive lock on a path. The file is removed when the lock is given back: it is not what is locked, but where
+    the file system has no locks (`claims`).
+    """
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = os.fspath(path)
+    def __init__(self, path: AnyPath) -> None:
+        self._path = path
         self._file: int | None = None
+        self._claimed = False
 
     def acquire(self) -> bool:
         """Takes the lock if it is free; tells at once whether it is held now. Raises OSError."""
-        if self._file is not None:
-            return True
-        while True:
+        while self._file is None:
             try:
-                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                file, made = _opened(self._path)
             except FileNotFoundError:
-                os.makedirs(os.path.dirname(self._path), exist_ok=True)
+                _make_folder_of(self._path)
                 continue
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._file = self._take(file, made=made)
             except BlockingIOError:
-                os.close(file)
                 return False
-            except OSError:
+        return True
+
+    def _take(self, file: int, *, made: bool) -> int | None:
+        """The file that is held from now on; None where this one is not what stands at the path any more.
+
+        Closes what is not held. Raises BlockingIOError for a lock that another has, OSError.
+        """
+        held = None
+        try:
+            held = self._locked(file, made=made)
+        finally:
+            if held != file:
                 os.close(file)
+        return held
+
+    def _locked(self, file: int, *, made: bool) -> int | None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
                 raise
-            if _is_at(file, self._path):
-                self._file = file
-                return True
-            os.close(file)  # its holder removed it meanwhile: what counts is the file that stands there now
+            return self._claim(file, made=made)
+        if not made and claims.is_claimed(file):  # by one for whom the file system has no locks, as on another machine
+            return self._claim(file, made=False)
+        # Where its holder removed it meanwhile, what counts is the file that stands there now.
+        return file if same_file(file, self._path) else None
+
+    def _claim(self, file: int, *, made: bool) -> int:
+        self._claimed = True
+        if made:
+            claims.write(file)
+            return file
+        taken = claims.overtake(self._path, file)
+        if taken is None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return taken
 
     def touch(self) -> None:
-        """Tells those who wait that its holder lives: for a lock that is held."""
-        if self._file is not None:
+        """Tells those who wait that its holder lives: for a lock that is held. Raises FileNotFoundError where another
+        took it, which only a claim allows.
+        """
+        if self._file is None:
+            return
+        if self._claimed:
+            if not same_file(self._file, self._path):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return
+        try:
+            os.utime(self._file)
+        except OSError:  # not every file system sets times; to write does it everywhere
             with contextlib.suppress(OSError):
-                os.utime(self._file)
+                os.pwrite(self._file, b"\n", 0)
 
     def touched(self) -> float:
         """When its holder took or touched it, by the file system's clock; 0 where there is none."""
         try:
-            return os.stat(self._path).st_mtime
+            return os.lstat(self._path).st_mtime
         except OSError:
             return 0.0
 
@@ -67,16 +113,18 @@ class FileLock:
 
     def release(self) -> None:
         """Gives the lock back; any number of times."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                if _is_at(self._file, self._path):  # else it was removed, and what stands there is another's
-                    os.unlink(self._path)
-            os.close(self._file)
-            self._file = None
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            if same_file(self._file, self._path):  # else it was removed, and what stands there is another's
+                unlink(self._path)
+        claims.close(self._file)
+        self._file = None
+        self._claimed = False
 
 
 @contextlib.contextmanager
-def waiting_for(path: str | Path, *, timeout: float = 30.0) -> Iterator[None]:
+def waiting_for(path: AnyPath, *, timeout: float = 30.0) -> Iterator[None]:
     """Holds a lock that others hold only for moments; raises as `FileLock.wait` does."""
     lock = FileLock(path)
     lock.wait(timeout)
@@ -86,10 +134,16 @@ def waiting_for(path: str | Path, *, timeout: float = 30.0) -> Iterator[None]:
         lock.release()
 
 
-def _is_at(file: int, path: str) -> bool:
+def _opened(path: AnyPath) -> tuple[int, bool]:
+    """The lock's file, and whether it was made for that. Raises OSError."""
     try:
-        there = os.stat(path)
-    except FileNotFoundError:
-        return False
-    here = os.fstat(file)
-    return (here.st_ino, here.st_dev) == (there.st_ino, there.st_dev)
+        return create_file(path), True
+    except FileExistsError:
+        return open_file(path), False
+
+
+def _make_folder_of(path: AnyPath) -> None:
+    if isinstance(path, Confined):
+        make_folder(path.parent)
+    else:
+        os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 import time
 import uuid
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from towline.errors import NoSpace, StoreError, store_error
+from towline.files.confined import Confined, make_folder, remove_tree
 from towline.files.regular import Irregular, has_file, read_regular
 from towline.model.digest import Digest
 from towline.model.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest
@@ -42,7 +42,7 @@ class Publication:
         self._manifest = manifest
         self._noprune = noprune
         ticket = uuid.uuid4().hex
-        self._pins = layout.pins / ticket
+        self._pins = layout.pinned(ticket)
         self._lock = FileLock(layout.lock(f"pull-{ticket}"))
         self._replaced: set[Digest] = set()
         self._unused: list[Digest] = []
@@ -51,7 +51,7 @@ class Publication:
         self._demand_room(self._layout.manifest(self._name))
         try:
             self._lock.wait()  # a sweep takes it for a moment, to see whether anybody has it
-            self._pins.mkdir(parents=True)
+            make_folder(self._pins)
         except OSError as error:
             self._lock.release()
             raise store_error(error) from None
@@ -60,7 +60,7 @@ class Publication:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._pins, ignore_errors=True)
+        remove_tree(self._pins)
         self._lock.release()
 
     def staged(self, blob: Descriptor) -> StagedBlob:
@@ -180,7 +180,7 @@ class Publication:
         return []
 
     def _place(self, blobs: Iterable[Descriptor]) -> list[Descriptor]:
-        make_folders(self._layout.blobs)
+        make_folders(self._layout.blobs, self._layout.root)
         missing = []
         for blob in blobs:
             path = self._layout.blob(blob.digest)
@@ -199,15 +199,15 @@ class Publication:
         return self.staged(blob).place(path) or has_file(path, blob.size)
 
     def _write_manifest(self, path: Path) -> None:
-        make_folders(self._layout.manifests)
+        make_folders(self._layout.manifests, self._layout.root)
         write_file(path, self._manifest.raw, self._tmp_for_manifests())
 
-    def _tmp_for_manifests(self) -> Path:
+    def _tmp_for_manifests(self) -> Confined:
         """A folder to rename a manifest from: on its file system, and not where an Ollama looks for tags."""
-        if self._layout.manifests.stat().st_dev == self._pins.stat().st_dev:
+        if self._layout.manifests.stat().st_dev == os.stat(self._pins).st_dev:
             return self._pins
-        tmp = self._layout.manifests / ".towline"
-        tmp.mkdir(exist_ok=True)
+        tmp = Confined(str(self._layout.manifests), ".towline", str(self._layout.root))
+        make_folder(tmp)
         return tmp
 
     def _make_last(self, path: Path) -> None:
@@ -220,8 +220,8 @@ class Publication:
     def _absent(self) -> list[Descriptor]:
         return [b for b in self._manifest.blobs if not has_file(self._layout.blob(b.digest), b.size)]
 
-    def _pin(self, blob: Descriptor) -> str:
-        return f"{self._pins}/{blob.digest.file_name}"
+    def _pin(self, blob: Descriptor) -> Confined:
+        return self._pins / blob.digest.file_name
 
 
 def human(count: int) -> str:

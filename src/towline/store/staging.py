@@ -9,7 +9,8 @@ import os
 import msgspec
 
 from towline.errors import store_error
-from towline.files.regular import has_file, open_unlinked
+from towline.files.confined import AnyPath, Confined, make_folder, open_file, remove_tree, rename, unlink
+from towline.files.regular import has_file, has_file_itself, open_unlinked
 from towline.model.digest import Digest
 from towline.store import adoption
 from towline.store.durable import link
@@ -34,41 +35,33 @@ class StagedBlob:
         self._lock = FileLock(layout.lock(digest.hex))
 
     @property
-    def data_path(self) -> str:
+    def data_path(self) -> Confined:
         """The growing file."""
-        return f"{self._folder}/data"
+        return self._folder / "data"
 
     @property
-    def journal_path(self) -> str:
+    def journal_path(self) -> Confined:
         """What of it is to be believed."""
-        return f"{self._folder}/journal"
+        return self._folder / "journal"
 
     @property
-    def _whole(self) -> str:
-        return f"{self._folder}/whole"
+    def _whole(self) -> Confined:
+        return self._folder / "whole"
 
     def is_whole(self) -> bool:
         """Whether the blob is here or in the store already."""
-        return has_file(self._whole, self._size) or has_file(self._layout.blob(self._digest), self._size)
+        return has_file_itself(self._whole, self._size) or has_file(self._layout.blob(self._digest), self._size)
 
     def acquire(self) -> bool:
         """Takes the lock and makes the folder; False when another holds it. Raises StoreError."""
         try:
             if not self._lock.acquire():
                 return False
-            self._make_folder()
+            make_folder(self._folder)
         except OSError as error:
             self._lock.release()
             raise store_error(error) from None
         return True
-
-    def _make_folder(self) -> None:
-        try:
-            os.mkdir(self._folder)
-        except FileExistsError:
-            pass
-        except FileNotFoundError:
-            os.makedirs(self._folder, exist_ok=True)
 
     def sign(self) -> None:
         """Leaves a sign of life for those who wait for the lock."""
@@ -99,17 +92,17 @@ class StagedBlob:
         if not extents:
             self.forget_leftover()
             return
-        with open(self._leftover, "wb") as file:
+        with open(open_file(self._leftover, os.O_TRUNC), "wb") as file:
             file.write(msgspec.json.encode(extents))
 
     def forget_leftover(self) -> None:
         """The data is all towline's own from here on."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._leftover)
+            unlink(self._leftover)
 
     @property
-    def _leftover(self) -> str:
-        return f"{self._folder}/leftover"
+    def _leftover(self) -> Confined:
+        return self._folder / "leftover"
 
     def _told_leftover(self) -> adoption.Extents:
         try:
@@ -127,7 +120,7 @@ class StagedBlob:
             # Where somebody removed the store, and its locks with it, another download may have begun here by now.
             if not os.path.samestat(os.fstat(file), os.stat(self.data_path)):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            os.rename(self.data_path, self._whole)
+            rename(self.data_path, self._whole)
         except OSError as error:
             raise store_error(error) from None
 
@@ -143,26 +136,23 @@ class StagedBlob:
 
     def discard(self) -> None:
         """Removes what is here."""
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self._folder):
-                os.unlink(f"{self._folder}/{name}")
-            os.rmdir(self._folder)
+        remove_tree(self._folder)
 
     def release(self) -> None:
         """Gives the lock back, and removes the folder if the blob is in the store meanwhile."""
         self._lock.release()
         self.clean()
 
-    def place(self, target: str) -> bool:
+    def place(self, target: AnyPath) -> bool:
         """Links the whole blob to `target`, or moves it where there are no hard links; False where it is not here."""
         try:
             if not link(self._whole, target):
-                os.rename(self._whole, target)
+                rename(self._whole, target)
         except FileNotFoundError:
             return False
         return True
 
-    def pin(self, target: str) -> bool:
+    def pin(self, target: AnyPath) -> bool:
         """Links the whole blob to `target` if it is here, and if that can be done; whether it was. Raises OSError."""
         try:
             return link(self._whole, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from towline.errors import InvalidManifest, InvalidName, StoreError, store_error
+from towline.files.confined import create_file, make_folder, unlink
 from towline.files.regular import has_file, is_file, read_regular
 from towline.model.digest import Digest
 from towline.model.manifest import MAX_MANIFEST_BYTES, MODEL_LAYER, Manifest
@@ -61,12 +63,12 @@ class Store:
     def _make_folders(self) -> None:
         layout = self._layout
         for folder in (layout.blobs, layout.manifests):
-            make_folders(folder)
-        for folder in (layout.staging, layout.pins, layout.locks):
-            folder.mkdir(parents=True, exist_ok=True)
-        probe = layout.own / f".probe-{uuid.uuid4().hex}"
-        probe.touch()
-        probe.unlink()
+            make_folders(folder, layout.root)
+        for room in ("staging", "pins", "locks"):
+            make_folder(layout.inside(room))
+        probe = layout.inside(f".probe-{uuid.uuid4().hex}")
+        os.close(create_file(probe))
+        unlink(probe)
 
     def list(self) -> list[StoredModel]:
         """Every model, newest first; what is no readable manifest is left out."""

@@ -8,6 +8,7 @@ import os
 import time
 from dataclasses import dataclass
 
+from towline.files.confined import open_file
 from towline.model.digest import Digest
 from towline.transfer import disk
 from towline.transfer.journal import BLOCK_BYTES, Block, Journal, journaled_bytes
@@ -16,7 +17,6 @@ from towline.transfer.protocols import Staging
 WRITEBACK_BYTES = 16 << 20
 """Bytes after which the disk is asked to begin writing them."""
 
-_MAKE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 SIGN_SECONDS = 0.5
 """While something moves: between two signs of life for other processes, and two looks whether the place is there."""
 
@@ -66,10 +66,10 @@ class GrowingFile:
     def open(self) -> Found:
         """Opens or makes the file, and tells what of it is to be believed until it is hashed. Raises OSError."""
         if not self._large:
-            self._file = os.open(self._staging.data_path, _MAKE | os.O_TRUNC, 0o644)
+            self._file = open_file(self._staging.data_path, os.O_TRUNC)
             return Found([], [])
         extents = self._staging.leftover()
-        self._file = os.open(self._staging.data_path, _MAKE, 0o644)
+        self._file = open_file(self._staging.data_path)
         blocks = self._journal.recover()
         if os.fstat(self._file).st_size != self._size:
             os.ftruncate(self._file, self._size)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import xxhash
 
+from towline.files.confined import AnyPath, open_file, unlink
 from towline.files.regular import open_unlinked
 from towline.model.digest import Digest
 
@@ -67,7 +68,7 @@ def _header(size: int, digest: Digest) -> bytes:
 class Journal:
     """The journal of one growing file. Appending is safe from threads; opening needs the staging's lock."""
 
-    def __init__(self, path: str, size: int, digest: Digest) -> None:
+    def __init__(self, path: AnyPath, size: int, digest: Digest) -> None:
         self._path = path
         self._header = _header(size, digest)
         self._size = size
@@ -101,7 +102,7 @@ class Journal:
         """Forgets every block."""
         self.close()
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+            unlink(self._path)
 
     def close(self) -> None:
         """Any number of times."""
@@ -110,7 +111,7 @@ class Journal:
             self._file = None
 
     def _open(self) -> int:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        file = open_file(self._path, os.O_APPEND)
         try:
             size = os.fstat(file).st_size
             if size == 0:
@@ -126,7 +127,7 @@ class Journal:
         return file
 
 
-def read(path: str, header: bytes, size: int) -> list[Block] | None:
+def read(path: AnyPath, header: bytes, size: int) -> list[Block] | None:
     """The blocks of a journal with this header; None where there is no such journal."""
     try:
         with open(open_unlinked(path), "rb") as file:
@@ -138,7 +139,7 @@ def read(path: str, header: bytes, size: int) -> list[Block] | None:
     return _settled(_valid(raw, size))
 
 
-def journaled_bytes(path: str, size: int, digest: Digest) -> int:
+def journaled_bytes(path: AnyPath, size: int, digest: Digest) -> int:
     """How many bytes the journal of another process says are on disk: for showing, no more."""
     return sum(block.length for block in read(path, _header(size, digest), size) or ())
 
@@ -146,7 +147,7 @@ def journaled_bytes(path: str, size: int, digest: Digest) -> int:
 class Follower:
     """How much another process's journal tells of, read as it grows: for showing, no more."""
 
-    def __init__(self, path: str, size: int, digest: Digest) -> None:
+    def __init__(self, path: AnyPath, size: int, digest: Digest) -> None:
         self._path = path
         self._size = size
         self._header = _header(size, digest)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Protocol, Self
 
+from towline.files.confined import AnyPath
+
 
 class ByteStream(Protocol):
     """Bytes of one range: blocking, in order, a context manager; closed once, by the thread that reads."""
@@ -45,11 +47,11 @@ class Staging(Protocol):
     """A place where one blob grows until it is whole. It belongs to whoever holds its lock, in any process."""
 
     @property
-    def data_path(self) -> str:
+    def data_path(self) -> AnyPath:
         """The growing file."""
 
     @property
-    def journal_path(self) -> str:
+    def journal_path(self) -> AnyPath:
         """What of the growing file is to be believed."""
 
     def is_whole(self) -> bool:

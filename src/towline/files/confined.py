@@ -1,0 +1,230 @@
+"""Files in a folder that is towline's own, of whose way no part is ever a link.
+
+Others can write in the store, and towline may run as root: a link that somebody planted there would have it overwrite
+or empty what lies elsewhere. So every step from the store's folder inwards is taken by descriptor, following nothing,
+and what is opened for writing has one name only. Whoever plants links while this runs gains nothing either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from towline.errors import Obstructed
+from towline.files.ownership import hand_over, make_folders
+
+_STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_BASE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Confined:
+    """A path `inside` the folder `base`. To `base` links may lead, as the user laid them; `inside` has none.
+
+    What is made there is handed over to the owner of the folder `store`.
+    """
+
+    base: str
+    inside: str
+    store: str
+
+    def __fspath__(self) -> str:
+        return f"{self.base}/{self.inside}"
+
+    __str__ = __fspath__
+
+    def __truediv__(self, name: str) -> Confined:
+        return Confined(self.base, f"{self.inside}/{name}", self.store)
+
+    @property
+    def parent(self) -> Confined:
+        """The folder that it stands in: for what is at least one folder deep."""
+        return Confined(self.base, self.inside.rpartition("/")[0], self.store)
+
+    @property
+    def name(self) -> str:
+        """Its last part."""
+        return self.inside.rpartition("/")[2]
+
+
+AnyPath = str | os.PathLike[str]
+"""Where a `Confined` is reached as it promises, and any other path as the system does it."""
+
+
+@contextlib.contextmanager
+def at(path: AnyPath) -> Iterator[tuple[int | None, str]]:
+    """The folder that it stands in, open, and its name in there: for the functions of `os` that take a `dir_fd`.
+
+    Raises OSError, and Obstructed for a link on the way.
+    """
+    if not isinstance(path, Confined):
+        yield None, os.fspath(path)
+        return
+    *folders, name = path.inside.split("/")
+    folder = os.open(path.base, _BASE)
+    try:
+        for step in folders:
+            inner = _enter(folder, step, path)
+            os.close(folder)
+            folder = inner
+        yield folder, name
+    finally:
+        os.close(folder)
+
+
+def _enter(folder: int, name: str, path: Confined) -> int:
+    try:
+        return os.open(name, _STEP, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise _planted(path) from None
+        raise
+
+
+def _planted(path: Confined) -> Obstructed:
+    return Obstructed(
+        f"{path.inside} in the store is a link, is reached by one, or is no file or folder of towline's; "
+        "remove it and pull again"
+    )
+
+
+def make_folder(path: Confined) -> None:
+    """Makes it, and what it stands in; it may be there. Raises OSError, and Obstructed where something else is."""
+    try:
+        with at(path) as (folder, name):
+            try:
+                os.mkdir(name, dir_fd=folder)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                    raise _planted(path) from None
+            else:
+                _hand_over_folder(folder, name, path.store)
+    except FileNotFoundError:
+        if "/" in path.inside:
+            make_folder(path.parent)
+        else:
+            make_folders(Path(path.base), Path(path.store))
+        make_folder(path)
+
+
+def _hand_over_folder(folder: int | None, name: str, store: str) -> None:
+    made = os.open(name, _LIST, dir_fd=folder)
+    try:
+        if os.fstat(made).st_uid == os.geteuid():  # else it was changed for another since it was made
+            hand_over(made, store)
+    finally:
+        os.close(made)
+
+
+def open_file(path: AnyPath, flags: int = 0) -> int:
+    """Opens a file for reading and writing, and makes it where there is none. `flags` may add O_APPEND and O_TRUNC.
+
+    Raises OSError, and Obstructed where something else is: a link, one of several names of a file, no file at all.
+    """
+    with at(path) as (folder, name):
+        while True:
+            try:
+                return _create(folder, name, path, flags & ~os.O_TRUNC)
+            except FileExistsError:
+                pass
+            try:
+                return _reopen(folder, name, path, flags)
+            except FileNotFoundError:
+                continue
+
+
+def create_file(path: AnyPath) -> int:
+    """Makes a file and opens it for reading and writing. Raises OSError; FileExistsError where anything is there."""
+    with at(path) as (folder, name):
+        return _create(folder, name, path, 0)
+
+
+def _create(folder: int | None, name: str, path: AnyPath, flags: int) -> int:
+    file = os.open(name, _OPEN | os.O_CREAT | os.O_EXCL | flags, 0o666, dir_fd=folder)
+    if isinstance(path, Confined):
+        hand_over(file, path.store)
+    return file
+
+
+def _reopen(folder: int | None, name: str, path: AnyPath, flags: int) -> int:
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if not _is_sole_file(found):
+        raise _obstructed(path)
+    try:
+        file = os.open(name, _OPEN | (flags & ~os.O_TRUNC), dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _obstructed(path) from None
+        raise
+    try:
+        if not _is_sole_file(os.fstat(file)):  # it was changed for something else since the first look
+            raise _obstructed(path)
+        if flags & os.O_TRUNC:
+            os.ftruncate(file, 0)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _obstructed(path: AnyPath) -> Obstructed:
+    return _planted(path if isinstance(path, Confined) else Confined("", os.path.basename(os.fspath(path)), ""))
+
+
+def _is_sole_file(found: os.stat_result) -> bool:
+    # A name that was removed since has none; file systems without links may count as they like below two.
+    return stat.S_ISREG(found.st_mode) and found.st_nlink < 2
+
+
+def same_file(file: int, path: AnyPath) -> bool:
+    """Whether what is open as `file` is what stands at `path`, which is no link."""
+    try:
+        with at(path) as (folder, name):
+            there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(file), there)
+
+
+def beside(path: AnyPath) -> AnyPath:
+    """A path in the same folder under which nothing is."""
+    name = f".{uuid.uuid4().hex}"
+    return path.parent / name if isinstance(path, Confined) else os.path.join(os.path.dirname(path), name)
+
+
+def unlink(path: AnyPath) -> None:
+    """Removes a file, or a link itself. Raises OSError."""
+    with at(path) as (folder, name):
+        os.unlink(name, dir_fd=folder)
+
+
+def rename(source: AnyPath, target: AnyPath) -> None:
+    """Moves a file, over whatever file is there. Raises OSError."""
+    with at(source) as (source_folder, source_name), at(target) as (target_folder, target_name):
+        os.rename(source_name, target_name, src_dir_fd=source_folder, dst_dir_fd=target_folder)
+
+
+def names_in(path: Confined) -> list[str]:
+    """What is in a folder; nothing where there is none, or something else. Raises OSError."""
+    with at(path / ".") as (folder, _):
+        listed = os.open(".", _LIST, dir_fd=folder)
+    try:
+        return os.listdir(listed)
+    finally:
+        os.close(listed)
+
+
+def remove_tree(path: Confined) -> None:
+    """Removes a folder with all that is in it, as far as that can be done; links in it go, what they lead to stays."""
+    with contextlib.suppress(OSError), at(path) as (folder, name):
+        shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+        os.unlink(name, dir_fd=folder)  # it was a file or a link
