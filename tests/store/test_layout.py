@@ -61,6 +61,7 @@ class TestAfterAPull:
         self, registry: FaultRegistry, pulling: Pulling
     ) -> None:
         name = registry.add(MODEL, "library/tiny")
+        pulling.models.mkdir(mode=0o755)
         before = os.umask(0o077)
         try:
             pulling.pull(name, MODEL)

@@ -5,6 +5,7 @@ A `sudo towline pull` must not leave files behind that the service's own user ca
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -27,6 +28,13 @@ def hand_over(file: int, store: str) -> None:
         return
     _give(file, made, like)
     _set_mode(file, made, mode_for(made, like))
+
+
+def set_mode(file: int, store: str) -> None:
+    """Sets the mode alone, of a file that somebody else may have made."""
+    with contextlib.suppress(OSError):
+        made = os.fstat(file)
+        _set_mode(file, made, mode_for(made, os.stat(store)))
 
 
 def make_folders(path: Path, store: Path) -> list[Path]:

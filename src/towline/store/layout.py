@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +22,19 @@ from towline.files.confined import Confined
 from towline.model.digest import Digest
 from towline.model.name import ModelName
 
+_PORT = "__"
+
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of the store at `root`. Nothing here writes."""
+    """The paths of the store at `root`. Nothing here writes.
+
+    Where names may hold no colons (`colons`) the folder of a registry with a port is made as `host__port`. Such a name
+    is read back everywhere: no host is called that.
+    """
 
     root: Path
+    colons: bool = True
 
     @cached_property
     def blobs(self) -> Path:
@@ -41,8 +49,8 @@ class Layout:
     @cached_property
     def own(self) -> Path:
         """What is towline's: on the file system of the blobs, so that a link into them is always possible."""
-        with contextlib.suppress(FileNotFoundError):
-            if self.blobs.stat().st_dev != self.root.stat().st_dev:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if not on_one_mount(self.blobs, self.root):
                 return self.blobs / "towline"
         return self.root / "towline"
 
@@ -79,13 +87,21 @@ class Layout:
         """The folder of the pins of one pull."""
         return self.inside(f"pins/{ticket}")
 
+    def for_manifests(self, own: Confined) -> Confined:
+        """A folder to rename a manifest from, on its file system, and not where an Ollama looks for tags: `own`, which
+        is towline's, where that will do. Raises OSError.
+        """
+        if on_one_mount(self.manifests, self.own):
+            return own
+        return Confined(str(self.manifests), ".towline", self._root)
+
     def inside(self, path: str) -> Confined:
         """A path in towline's own folder, in which no link is followed."""
-        return Confined(self._base, f"towline/{path}", self._root)
+        return self._own / path
 
     @cached_property
-    def _base(self) -> str:
-        return str(self.own.parent)
+    def _own(self) -> Confined:
+        return Confined(str(self.own.parent), "towline", self._root)
 
     @cached_property
     def _root(self) -> str:
@@ -96,7 +112,14 @@ class Layout:
         path = self.manifests
         for part in (name.host, name.namespace, name.model, name.tag):
             path = path / _spelled(path, part)
+        if not self.colons and ":" in path.parts[-4] and not path.parents[2].exists():
+            return path.parents[3].joinpath(path.parts[-4].replace(":", _PORT), *path.parts[-3:])
         return path
+
+    def name_at(self, path: Path) -> ModelName:
+        """The model whose manifest lies there, as it is spelled there. Raises InvalidName where none can."""
+        host, namespace, model, tag = path.relative_to(self.manifests).parts
+        return ModelName(_host_in(host), namespace, model, tag)
 
 
 def _spelled(folder: Path, part: str) -> str:
@@ -107,7 +130,28 @@ def _spelled(folder: Path, part: str) -> str:
         entries = sorted(os.listdir(folder))
     except OSError:
         return part
-    return next((entry for entry in entries if entry.lower() == part.lower()), part)
+    return next((entry for entry in entries if part.lower() in (entry.lower(), _host_in(entry).lower())), part)
+
+
+def _host_in(folder: str) -> str:
+    return re.sub(rf"{_PORT}(\d{{1,5}})\Z", r":\1", folder)
+
+
+def on_one_mount(one: Path, other: Path) -> bool:
+    """Whether files can be renamed and linked between two folders: not even between two mounts of one file system can
+    they. Raises OSError.
+    """
+    return _mount(one) == _mount(other)
+
+
+def _mount(folder: Path) -> tuple[int, str]:
+    opened = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{opened}", encoding="ascii") as told:
+            return os.fstat(opened).st_dev, next((line for line in told if line.startswith("mnt_id:")), "")
+        return os.fstat(opened).st_dev, ""
+    finally:
+        os.close(opened)
 
 
 def store_id(root: Path) -> str:

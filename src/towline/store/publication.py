@@ -22,6 +22,7 @@ from towline.files.regular import Irregular, has_file, read_regular
 from towline.model.digest import Digest
 from towline.model.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest
 from towline.model.name import ModelName
+from towline.store.abilities import free_bytes
 from towline.store.durable import link, make_folders, sync_folder, write_file
 from towline.store.layout import Layout
 from towline.store.locks import FileLock, waiting_for
@@ -108,12 +109,11 @@ class Publication:
             for folder in (self._layout.staging, self._layout.blobs):
                 with contextlib.suppress(FileNotFoundError):
                     begun.update(name.removeprefix("sha256-").partition("-")[0] for name in os.listdir(folder))
-            disk = os.statvfs(self._layout.own)
+            free = free_bytes(self._layout.own)
         except OSError as error:
             raise store_error(error) from None
         need = sum(b.size - (self.staged(b).allocated if b.digest.hex in begun else 0) for b in missing)
-        free = disk.f_bavail * disk.f_frsize
-        if need > free:
+        if free is not None and need > free:
             raise NoSpace(
                 f"not enough space for {self._name}: {human(need)} are needed and {human(free)} are free; "
                 "free some space, or set OLLAMA_MODELS to a folder on a larger disk"
@@ -185,7 +185,7 @@ class Publication:
         for blob in blobs:
             path = self._layout.blob(blob.digest)
             if self._placed(blob, path):
-                with contextlib.suppress(FileNotFoundError, PermissionError):  # it may be another user's
+                with contextlib.suppress(OSError):  # it may be another user's, and not every file system sets times
                     os.utime(path)
             else:
                 missing.append(blob)
@@ -200,15 +200,9 @@ class Publication:
 
     def _write_manifest(self, path: Path) -> None:
         make_folders(self._layout.manifests, self._layout.root)
-        write_file(path, self._manifest.raw, self._tmp_for_manifests())
-
-    def _tmp_for_manifests(self) -> Confined:
-        """A folder to rename a manifest from: on its file system, and not where an Ollama looks for tags."""
-        if self._layout.manifests.stat().st_dev == os.stat(self._pins).st_dev:
-            return self._pins
-        tmp = Confined(str(self._layout.manifests), ".towline", str(self._layout.root))
+        tmp = self._layout.for_manifests(self._pins)
         make_folder(tmp)
-        return tmp
+        write_file(path, self._manifest.raw, tmp)
 
     def _make_last(self, path: Path) -> None:
         """A manifest that stands since a moment: whoever wrote it may have been killed before it was made to last."""

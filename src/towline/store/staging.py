@@ -10,10 +10,11 @@ import msgspec
 
 from towline.errors import store_error
 from towline.files.confined import AnyPath, Confined, make_folder, open_file, remove_tree, rename, unlink
+from towline.files.ownership import set_mode
 from towline.files.regular import has_file, has_file_itself, open_unlinked
 from towline.model.digest import Digest
 from towline.store import adoption
-from towline.store.durable import link
+from towline.store.durable import forget_cached, link, sync_file
 from towline.store.layout import Layout
 from towline.store.locks import FileLock
 
@@ -115,7 +116,7 @@ class StagedBlob:
     def finish(self, file: int) -> None:
         """The data, which is open as `file`, is verified: makes it last, and then `whole`. Raises StoreError."""
         try:
-            os.fchmod(file, 0o644)
+            set_mode(file, self._folder.store)
             self._sync(file)
             # Where somebody removed the store, and its locks with it, another download may have begun here by now.
             if not os.path.samestat(os.fstat(file), os.stat(self.data_path)):
@@ -125,13 +126,14 @@ class StagedBlob:
             raise store_error(error) from None
 
     def _sync(self, file: int) -> None:
-        """After a sync that failed nothing here can be believed: the system may have given up bytes that it still
-        shows, and the next sync would not tell of them (https://wiki.postgresql.org/wiki/Fsync_Errors).
+        """After a sync that failed the system may show bytes that it gave up, and the next sync would not tell of them
+        (https://wiki.postgresql.org/wiki/Fsync_Errors). So it is made to forget them: the next try reads the disk, and
+        fetches what is not on it.
         """
         try:
-            os.fsync(file)
+            sync_file(file)
         except OSError:
-            self.discard()
+            forget_cached(file)
             raise
 
     def discard(self) -> None:

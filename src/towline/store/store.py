@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from towline.errors import InvalidManifest, InvalidName, StoreError, store_error
-from towline.files.confined import create_file, make_folder, unlink
+from towline.files.confined import make_folder
 from towline.files.regular import has_file, is_file, read_regular
 from towline.model.digest import Digest
 from towline.model.manifest import MAX_MANIFEST_BYTES, MODEL_LAYER, Manifest
 from towline.model.name import ModelName
+from towline.store.abilities import probe, takes_colons
 from towline.store.durable import make_folders
 from towline.store.layout import Layout
 from towline.store.publication import Publication
@@ -64,11 +63,12 @@ class Store:
         layout = self._layout
         for folder in (layout.blobs, layout.manifests):
             make_folders(folder, layout.root)
-        for room in ("staging", "pins", "locks"):
-            make_folder(layout.inside(room))
-        probe = layout.inside(f".probe-{uuid.uuid4().hex}")
-        os.close(create_file(probe))
-        unlink(probe)
+        for room in (layout.inside("staging"), layout.inside("pins"), layout.inside("locks")):
+            make_folder(room)
+        probe(layout)
+        tmp = layout.for_manifests(layout.inside("locks").parent)
+        make_folder(tmp)
+        self._layout = replace(layout, colons=takes_colons(tmp))
 
     def list(self) -> list[StoredModel]:
         """Every model, newest first; what is no readable manifest is left out."""
@@ -86,7 +86,7 @@ class Store:
     def spelled(self, name: ModelName) -> ModelName:
         """The name as the store has it: each part that is there keeps its spelling. The pin stays."""
         try:
-            return replace(_name_at(self._layout, self._layout.manifest(name)), digest=name.digest)
+            return replace(self._layout.name_at(self._layout.manifest(name)), digest=name.digest)
         except InvalidName:
             return name
 
@@ -114,14 +114,9 @@ class Store:
     def _paths(self) -> Iterator[tuple[Path, ModelName]]:
         for path in self._layout.manifests.glob("*/*/*/*"):
             try:
-                yield path, _name_at(self._layout, path)
+                yield path, self._layout.name_at(path)
             except InvalidName:
                 continue
-
-
-def _name_at(layout: Layout, path: Path) -> ModelName:
-    host, namespace, model, tag = path.relative_to(layout.manifests).parts
-    return ModelName(host, namespace, model, tag)
 
 
 def _load(path: Path, name: ModelName) -> StoredModel | None:

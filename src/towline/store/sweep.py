@@ -7,10 +7,15 @@ import os
 import time
 from collections.abc import Iterator
 
-from towline.files.confined import Confined, names_in, remove_tree
+from towline.files.confined import Confined, at, names_in, remove_tree
 from towline.files.regular import is_file
 from towline.store.layout import Layout
 from towline.store.locks import FileLock
+
+EPOCH = 1735689600.0
+"""2025 began: a clock that shows less was never set, and what it wrote was not written then."""
+
+_AHEAD = 86400.0
 
 
 def sweep(layout: Layout, *, staging_ttl: float) -> None:
@@ -22,7 +27,7 @@ def sweep(layout: Layout, *, staging_ttl: float) -> None:
         _remove_if_free(folder, FileLock(layout.lock(f"pull-{folder.name}")))
     for folder in _entries(layout.inside("staging")):
         published = is_file(layout.blobs / f"sha256-{folder.name}")
-        if published or time.time() - _last_touched(folder) > staging_ttl:
+        if published or _age(folder) > staging_ttl:
             _remove_if_free(folder, FileLock(layout.lock(folder.name)))
     for file in _entries(layout.inside("locks")):
         with contextlib.suppress(OSError):
@@ -38,12 +43,24 @@ def _remove_if_free(folder: Confined, lock: FileLock) -> None:
             lock.release()
 
 
-def _last_touched(folder: Confined) -> float:
-    times = []
-    for path in (folder, *_entries(folder)):
-        with contextlib.suppress(OSError):  # it is gone: somebody works here
-            times.append(os.lstat(path).st_mtime)
-    return max(times, default=time.time())
+def _age(folder: Confined) -> float:
+    """Seconds since anything in it was touched. A time that cannot be, of a clock that was not set, is set to now."""
+    ages = [_age_of(path) for path in (folder, *_entries(folder))]
+    return min(ages, default=0.0)
+
+
+def _age_of(path: Confined) -> float:
+    now = time.time()
+    try:
+        with at(path) as (place, name):
+            touched = os.stat(name, dir_fd=place, follow_symlinks=False).st_mtime
+            if EPOCH <= touched <= now + _AHEAD:
+                return now - touched
+            if now >= EPOCH:
+                os.utime(name, dir_fd=place, follow_symlinks=False)
+    except OSError:
+        pass  # it is gone, so somebody works here, or it keeps its time, and stays
+    return 0.0
 
 
 def _entries(folder: Confined) -> Iterator[Confined]:
