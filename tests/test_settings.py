@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from towline import environ, settings
 from towline.errors import InvalidRequest
 from towline.settings import Listen, Mirror, Settings, impossible_port, parse_mirrors, parse_rate
+
+
+def test_the_examples_in_the_documentation_hold() -> None:
+    for module in (environ, settings):
+        assert doctest.testmod(module).failed == 0
 
 
 class TestListen:
@@ -50,6 +58,8 @@ class TestListen:
             ("http://:8080", "", 8080),
             ("http://[::1]:8080/", "::1", 8080),
             ("0.0.0.0", "0.0.0.0", 11434),
+            ("http://me:word@host:8080/", "host", 8080),
+            ("me:word@[::1]:8080", "::1", 8080),
         ],
     )
     def test_every_form_that_ollama_takes_is_read_as_ollama_reads_it(self, text: str, host: str, port: int) -> None:
@@ -134,10 +144,13 @@ class TestMirrors:
         with contextlib.suppress(InvalidRequest):
             parse_mirrors(text)
 
-    def test_a_refused_entry_does_not_show_a_password(self) -> None:
+    @pytest.mark.parametrize(
+        "entry", ["a=http://user:se/c=ret,@b", "http://user:secret@b", "b/?token=secret", "a=b?secret"]
+    )
+    def test_a_refused_entry_shows_no_secret(self, entry: str) -> None:
         with pytest.raises(InvalidRequest) as caught:
-            parse_mirrors("a=http://user:secret@b")
-        assert "secret" not in str(caught.value)
+            parse_mirrors(entry)
+        assert not re.search("se/?c=?ret", str(caught.value))
 
 
 class TestRates:
@@ -195,6 +208,7 @@ class TestEnvironment:
                 "TOWLINE_WRITEBACK": "off",
                 "TOWLINE_STALL_TIMEOUT": "2.5",
                 "TOWLINE_STAGING_TTL": "0",
+                "TOWLINE_KEEP_TRYING": "1",
             }
         )
         assert settings == Settings(
@@ -212,7 +226,49 @@ class TestEnvironment:
             writeback=False,
             stall_timeout=2.5,
             staging_ttl=0,
+            keep_trying=True,
         )
+
+    @pytest.mark.parametrize("quoted", ['"{}"', "'{}'", "'\"{}\"'", "\"'{}'\"", ' "{}" ', "''\"{}\"''"])
+    def test_each_variable_is_read_without_the_quotes_that_a_file_of_variables_leaves(self, quoted: str) -> None:
+        environ = {
+            "OLLAMA_MODELS": "/models",
+            "OLLAMA_HOST": "[::1]:80",
+            "OLLAMA_ORIGINS": "app://a, app://b",
+            "OLLAMA_NOPRUNE": "false",
+            "TOWLINE_MIRRORS": "a=http://b,c=https://d",
+            "TOWLINE_PLAIN_HTTP": "host:5000",
+            "TOWLINE_SERVE_REGISTRY": "0",
+            "TOWLINE_CONNECTIONS": "4",
+            "TOWLINE_CONNECTIONS_PER_BLOB": "2",
+            "TOWLINE_CONNECTIONS_PER_HOST": "3",
+            "TOWLINE_MAX_RATE": "1MB/s",
+            "TOWLINE_WRITEBACK": "off",
+            "TOWLINE_STALL_TIMEOUT": "2.5s",
+            "TOWLINE_STAGING_TTL": "0",
+            "TOWLINE_KEEP_TRYING": "yes",
+        }
+        plain = Settings.from_environ(environ)
+        assert plain != Settings()
+        assert Settings.from_environ({name: quoted.format(value) for name, value in environ.items()}) == plain
+
+    @pytest.mark.parametrize("nothing", ["", " ", '""', "''", "'\"\"'", ' "" '])
+    def test_quotes_around_nothing_are_nothing(self, nothing: str) -> None:
+        ours = ("MIRRORS", "MAX_RATE", "CONNECTIONS", "SERVE_REGISTRY", "STALL_TIMEOUT", "KEEP_TRYING")
+        names = ["OLLAMA_MODELS", "OLLAMA_HOST", "OLLAMA_NOPRUNE", *(f"TOWLINE_{name}" for name in ours)]
+        assert Settings.from_environ(dict.fromkeys(names, nothing)) == Settings()
+
+    def test_a_home_in_quotes_is_still_the_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", "/home/me")
+        assert Settings.from_environ({"OLLAMA_MODELS": '"~/models"'}).models == Path("/home/me/models")
+
+    @pytest.mark.parametrize(
+        "name", ["TOWLINE_PLAIN_HTTP", "TOWLINE_MAX_RATE", "TOWLINE_CONNECTIONS", "TOWLINE_WRITEBACK"]
+    )
+    def test_a_value_that_is_refused_shows_no_password(self, name: str) -> None:
+        with pytest.raises(InvalidRequest, match=name) as caught:
+            Settings.from_environ({name: "http://me:hu,sh@host:1"})
+        assert "hu" not in str(caught.value)
 
     @pytest.mark.parametrize("text", ["", "0", "false", "no", "off", "F", '"0"'])
     def test_a_flag_can_be_off_in_every_usual_way(self, text: str) -> None:
@@ -222,7 +278,7 @@ class TestEnvironment:
     def test_a_flag_is_on_with_anything_else(self, text: str) -> None:
         assert Settings.from_environ({"OLLAMA_NOPRUNE": text}).noprune
 
-    @pytest.mark.parametrize("name", ["TOWLINE_WRITEBACK", "TOWLINE_SERVE_REGISTRY"])
+    @pytest.mark.parametrize("name", ["TOWLINE_WRITEBACK", "TOWLINE_SERVE_REGISTRY", "TOWLINE_KEEP_TRYING"])
     def test_a_switch_says_on_or_off_or_is_refused(self, name: str) -> None:
         field = name.removeprefix("TOWLINE_").lower()
         for on in ("1", "true", "YES", " on "):

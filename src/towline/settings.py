@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
+from towline.environ import OFF, flag, variable
 from towline.errors import InvalidRequest
 
 DEFAULT_HOST = "127.0.0.1"
@@ -30,14 +32,14 @@ class Listen:
         """Reads OLLAMA_HOST in every form that Ollama takes: host, `host:port`, `:port`, `[v6]:port`, with or without
         a scheme and a path; `http://` alone means port 80, `https://` 443. An impossible port means the default.
         """
-        host, port, default = _address(text)
-        return cls(host, _port(port, default))
+        parts = split_address(text)
+        return cls(parts.host, parts.port)
 
     @classmethod
     def parse_strictly(cls, text: str) -> Self:
         """Reads the same forms. Raises InvalidRequest, naming the port, for an impossible one."""
         if port := impossible_port(text):
-            raise InvalidRequest(f"{port[:40]!a} is no port; it is a number from 0 to 65535")
+            raise InvalidRequest(f"{shown(port)} is no port; it is a number from 0 to 65535")
         return cls.parse(text)
 
     @property
@@ -49,19 +51,31 @@ class Listen:
 
 def impossible_port(text: str) -> str:
     """The port in an address that `Listen.parse` reads as the default because no such port can be; empty if none."""
-    _, port, _ = _address(text)
+    port = split_address(text).written_port
     return port if port and not _is_port(port) else ""
 
 
-def _address(text: str) -> tuple[str, str, int]:
-    """The host, the port as it is written, and the port that is meant where none is."""
+class Address(NamedTuple):
+    """What an address is made of. `scheme` is in lower case and empty where none is written, `host` has no brackets,
+    `user` is what stands before an `@`: a secret, `path` has no slash at its ends.
+    """
+
+    scheme: str
+    user: str
+    host: str
+    written_port: str
+    port: int
+    path: str
+
+
+def split_address(text: str) -> Address:
+    """Reads an address in every form that Ollama takes; see `Listen.parse`."""
     value = text.strip().strip("\"'").strip()
-    if not value:
-        return DEFAULT_HOST, "", DEFAULT_PORT
     scheme, separator, rest = value.partition("://")
     if not separator:
         scheme, rest = "", value
-    authority = rest.partition("/")[0]
+    authority, _, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    user, _, authority = authority.rpartition("@")
     default = {"http": 80, "https": 443}.get(scheme.lower(), DEFAULT_PORT)
     if match := re.fullmatch(r"\[(.*)\](?::(.*))?", authority):
         host, port = match[1], match[2] or ""
@@ -70,15 +84,29 @@ def _address(text: str) -> tuple[str, str, int]:
     else:
         host, _, port = authority.partition(":")
     every_address = authority.startswith(":")
-    return host if host or every_address else DEFAULT_HOST, port, default
-
-
-def _port(text: str, default: int) -> int:
-    return int(text) if _is_port(text) else default
+    return Address(
+        scheme.lower(),
+        user,
+        host if host or every_address else DEFAULT_HOST,
+        port,
+        int(port) if _is_port(port) else default,
+        path.strip("/"),
+    )
 
 
 def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536
+
+
+def shown(text: str) -> str:
+    """The beginning of a value as an error may repeat it, quoted: without whatever stands before an `@`, where a
+    password may be, and without a query.
+
+    >>> print(shown("http://me:secret@host:5000/x?token=secret"), shown("many"))
+    '...@host:5000/x?...' 'many'
+    """
+    unnamed = re.sub(r".*@", "...@", text, flags=re.DOTALL)
+    return ascii(re.sub(r"([?#]).+", r"\1...", unnamed, flags=re.DOTALL)[:60])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +123,26 @@ def parse_mirrors(text: str) -> tuple[Mirror, ...]:
     Raises InvalidRequest for an entry that is not of this form.
     """
     mirrors = []
-    for entry in filter(None, (part.strip() for part in text.split(","))):
+    for entry, told in _entries(text):
         host, equals, url = (piece.strip() for piece in entry.partition("="))
         if "://" not in url:
             url = f"https://{url}"
         if not equals or not re.fullmatch(r"[A-Za-z0-9_.:-]+", host) or not _is_endpoint(url):
             raise InvalidRequest(
-                f"TOWLINE_MIRRORS holds {ascii(host)!s} with an entry that is not host=endpoint; "
+                f"TOWLINE_MIRRORS holds {told}, which is not host=endpoint; "
                 "write it as registry.ollama.ai=https://mirror.example,…"
             )
         mirrors.append(Mirror(host.lower(), url.rstrip("/")))
     return tuple(mirrors)
+
+
+def _entries(text: str) -> list[tuple[str, str]]:
+    """The parts of a list, each with what an error may call it: its place, where the list may hold a secret, which a
+    comma may have cut in two.
+    """
+    entries = [entry for part in text.split(",") if (entry := part.strip())]
+    secret = "@" in text or "?" in text
+    return [(entry, f"an entry, number {n}" if secret else shown(entry)) for n, entry in enumerate(entries, 1)]
 
 
 def _is_endpoint(url: str) -> bool:
@@ -118,7 +155,7 @@ def _is_endpoint(url: str) -> bool:
 
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 MIN_RATE = 1000.0
-"""Bytes a second, 1 kB/s: a slower limit is more likely a slip, and a pull at it would look hung."""
+"""Bytes a second, 1 KB/s: a slower limit is more likely a slip, and a pull at it would look hung."""
 
 
 def parse_rate(text: str, what: str) -> float:
@@ -134,7 +171,7 @@ def parse_rate(text: str, what: str) -> float:
         bits = (match[3] or "").lower() in ("bit", "bits") or (match[3] == "b" and (match[4] or "").lower() == "ps")
         rate = float(match[1]) * _UNITS[(match[2] or "").lower()] / (8 if bits else 1)
     if rate < MIN_RATE:
-        raise InvalidRequest(f"{what} is {text[:40]!a}, but takes a bandwidth such as 20MB/s, of 1 kB/s or more")
+        raise InvalidRequest(f"{what} is {shown(text)}, but takes a bandwidth such as 20MB/s, of 1 KB/s or more")
     return rate
 
 
@@ -144,28 +181,23 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _plain_hosts(text: str) -> tuple[str, ...]:
     """Reads TOWLINE_PLAIN_HTTP: hosts with or without a port, also written `http://host`. Raises InvalidRequest."""
-    hosts = tuple(word.removeprefix("http://").removesuffix("/") for word in _words(text))
-    for host in hosts:
+    hosts = []
+    for entry, told in _entries(text.lower()):
+        host = entry.removeprefix("http://").removesuffix("/")
         if not re.fullmatch(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", host):
-            raise InvalidRequest(f"TOWLINE_PLAIN_HTTP holds {host[:60]!a}, but takes hosts: write it as host:5000,…")
-    return hosts
+            raise InvalidRequest(f"TOWLINE_PLAIN_HTTP holds {told}, but takes hosts: write it as host:5000,…")
+        hosts.append(host)
+    return tuple(hosts)
 
 
-_OFF = ("0", "false", "no", "off", "f", "n")
 _ON = ("1", "true", "yes", "on", "t", "y")
-
-
-def _flag(text: str) -> bool:
-    """A flag of Ollama's: whatever does not say off is on."""
-    return text.strip().strip("\"'").lower() not in ("", *_OFF)
 
 
 def _switch(name: str, text: str) -> bool:
     """A flag of towline's own. Raises InvalidRequest, naming it, for what says neither on nor off."""
-    word = text.strip().strip("\"'").lower()
-    if word not in (*_ON, *_OFF):
-        raise InvalidRequest(f"{name} is {text[:40]!a}, but takes 1 or 0 (true or false, yes or no, on or off)")
-    return word in _ON
+    if text.lower() not in (*_ON, *OFF):
+        raise InvalidRequest(f"{name} is {shown(text)}, but takes 1 or 0 (true or false, yes or no, on or off)")
+    return text.lower() in _ON
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +230,8 @@ class Settings:
     """Have the disk begin to write what is hashed, so that little is left for the end (TOWLINE_WRITEBACK)."""
     stall_timeout: float = 30.0
     """How long a download goes on without a new byte from any source before it fails (TOWLINE_STALL_TIMEOUT)."""
+    keep_trying: bool = False
+    """Let a pull wait for its registry for as long as anybody waits for the pull (TOWLINE_KEEP_TRYING)."""
     refused_timeout: float = 3.5
     """How long a refused connection is tried again, for a registry that restarts: under the contract's 5 s."""
     connect_timeout: float = 10.0
@@ -208,30 +242,31 @@ class Settings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
         """Reads what the environment says; what it leaves open keeps its default. Raises InvalidRequest."""
+        read = partial(variable, environ=environ)
         given: dict[str, object] = {}
-        if models := environ.get("OLLAMA_MODELS", "").strip():
+        if models := read("OLLAMA_MODELS"):
             given["models"] = Path(models).expanduser()
-        if host := environ.get("OLLAMA_HOST", "").strip():
+        if host := read("OLLAMA_HOST"):
             given["listen"] = Listen.parse(host)
-        given["origins"] = _words(environ.get("OLLAMA_ORIGINS", ""))
-        given["noprune"] = _flag(environ.get("OLLAMA_NOPRUNE", ""))
-        given["mirrors"] = parse_mirrors(environ.get("TOWLINE_MIRRORS", ""))
-        given["plain_http"] = _plain_hosts(environ.get("TOWLINE_PLAIN_HTTP", ""))
-        if serve := environ.get("TOWLINE_SERVE_REGISTRY", "").strip():
-            given["serve_registry"] = _switch("TOWLINE_SERVE_REGISTRY", serve)
-        if rate := environ.get("TOWLINE_MAX_RATE", "").strip():
+        given["origins"] = _words(read("OLLAMA_ORIGINS"))
+        given["noprune"] = flag("OLLAMA_NOPRUNE", environ)
+        given["mirrors"] = parse_mirrors(read("TOWLINE_MIRRORS"))
+        given["plain_http"] = _plain_hosts(read("TOWLINE_PLAIN_HTTP"))
+        if rate := read("TOWLINE_MAX_RATE"):
             given["max_rate"] = parse_rate(rate, "TOWLINE_MAX_RATE")
-        if writeback := environ.get("TOWLINE_WRITEBACK", "").strip():
-            given["writeback"] = _switch("TOWLINE_WRITEBACK", writeback)
+        for name in _SWITCHES:
+            if text := read(f"TOWLINE_{name.upper()}"):
+                given[name] = _switch(f"TOWLINE_{name.upper()}", text)
         for name, (low, high) in _INTEGERS.items():
-            if text := environ.get(f"TOWLINE_{name.upper()}", "").strip():
+            if text := read(f"TOWLINE_{name.upper()}"):
                 given[name] = _whole_number(f"TOWLINE_{name.upper()}", text, low, high)
         for name, (low, high) in _SECONDS.items():
-            if text := environ.get(f"TOWLINE_{name.upper()}", "").strip():
+            if text := read(f"TOWLINE_{name.upper()}"):
                 given[name] = _seconds(f"TOWLINE_{name.upper()}", text, low, high)
         return cls(**given)  # type: ignore[arg-type]
 
 
+_SWITCHES = ("serve_registry", "writeback", "keep_trying")
 _INTEGERS = {"connections": (1, 64), "connections_per_blob": (1, 64), "connections_per_host": (1, 64)}
 _SECONDS = {"stall_timeout": (1, 86400), "staging_ttl": (0, 3650 * 86400)}
 
@@ -239,7 +274,7 @@ _SECONDS = {"stall_timeout": (1, 86400), "staging_ttl": (0, 3650 * 86400)}
 def _whole_number(name: str, text: str, low: int, high: int) -> int:
     value = int(text) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else low - 1
     if not low <= value <= high:
-        raise InvalidRequest(f"{name} is {text[:40]!a}, but takes a whole number from {low} to {high}")
+        raise InvalidRequest(f"{name} is {shown(text)}, but takes a whole number from {low} to {high}")
     return value
 
 
@@ -250,5 +285,5 @@ def _seconds(name: str, text: str, low: int, high: int) -> float:
     except ValueError:
         value = low - 1
     if not low <= value <= high:  # nor is it so for nan
-        raise InvalidRequest(f"{name} is {text[:40]!a}, but takes seconds from {low} to {high}")
+        raise InvalidRequest(f"{name} is {shown(text)}, but takes seconds from {low} to {high}")
     return value

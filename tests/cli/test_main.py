@@ -113,6 +113,16 @@ def test_without_a_home_it_says_which_setting_helps(towline: Command, monkeypatc
     assert main(["list"]) == 1
 
 
+@pytest.mark.parametrize("off", ["0", '"0"', "false", "''"])
+def test_debugging_is_off_with_whatever_says_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], off: str
+) -> None:
+    monkeypatch.setattr("towline.cli.options.settings", lambda _: 1 / 0)
+    monkeypatch.setenv("TOWLINE_DEBUG", off)
+    assert main(["list"]) == 1
+    assert "TOWLINE_DEBUG=1 shows where" in capsys.readouterr().err
+
+
 def test_a_bug_is_one_sentence_that_names_the_way_to_see_more(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

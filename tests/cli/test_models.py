@@ -72,6 +72,11 @@ def test_a_folder_on_the_command_line_goes_before_the_environment(towline: Comma
     assert len(towline.run("list").lines) == 1
 
 
+def test_a_folder_in_quotes_in_quotes_is_the_folder(towline: Command, store_path: Path) -> None:
+    put(store_path, "llama3.2", models.tiny())
+    assert len(towline.run("list", env={"OLLAMA_MODELS": f"'\"{store_path}\"'"}).lines) == 2
+
+
 def test_path_is_the_file_of_the_weights(towline: Command, registry: FaultRegistry) -> None:
     model = models.tiny()
     name = registry.add(model, "library/tiny")

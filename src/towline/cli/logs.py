@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
+
+from towline.environ import flag
 
 
 def debugging() -> bool:
     """Whether TOWLINE_DEBUG is set: errors keep their traceback."""
-    return os.environ.get("TOWLINE_DEBUG", "") not in ("", "0")
+    return flag("TOWLINE_DEBUG")
 
 
 def configure() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towline.cli.text import complain
+from towline.environ import variable
 
 if TYPE_CHECKING:
     from towline.settings import Settings
@@ -50,7 +51,7 @@ def add_max_rate(parser: argparse.ArgumentParser, meaning: str) -> None:
 
 def max_rate(arguments: argparse.Namespace) -> str | None:
     """The limit that the command line gives, else the environment, as it is written there."""
-    return arguments.max_rate or os.environ.get("TOWLINE_MAX_RATE", "").strip() or None
+    return arguments.max_rate or variable("TOWLINE_MAX_RATE") or None
 
 
 def settings(arguments: argparse.Namespace) -> Settings:
@@ -61,7 +62,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
     from dataclasses import replace
 
     from towline.errors import InvalidRequest
-    from towline.settings import Listen, Settings, impossible_port, parse_rate
+    from towline.settings import Listen, Settings, impossible_port, parse_rate, shown
 
     try:
         found = Settings.from_environ(os.environ)
@@ -71,9 +72,9 @@ def settings(arguments: argparse.Namespace) -> Settings:
         found = replace(found, models=arguments.models)
     if getattr(arguments, "host", None) is not None:
         found = replace(found, listen=Listen.parse(arguments.host))
-    elif "host" in arguments and (port := impossible_port(os.environ.get("OLLAMA_HOST", ""))):
+    elif "host" in arguments and (port := impossible_port(variable("OLLAMA_HOST"))):
         complain(
-            f"OLLAMA_HOST names the port {port[:40]!a}, which is none; {found.listen.port} is used, as Ollama does"
+            f"OLLAMA_HOST names the port {shown(port)}, which is none; {found.listen.port} is used, as Ollama does"
         )
     if getattr(arguments, "max_rate", None) is not None:
         found = replace(found, max_rate=parse_rate(arguments.max_rate, "--max-rate"))
