@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
@@ -265,10 +266,20 @@ class Settings:
                 given[name] = _seconds(f"TOWLINE_{name.upper()}", text, low, high)
         return cls(**given)  # type: ignore[arg-type]
 
+    def marks(self) -> dict[str, str]:
+        """By its variable, for each setting of a process that pulls: what tells its value from another one, and tells
+        nobody else what it is.
+        """
+        return {variable: sha256(repr(getattr(self, name)).encode()).hexdigest()[:12] for variable, name in _OF_A_PULL}
+
 
 _SWITCHES = ("serve_registry", "writeback", "keep_trying")
 _INTEGERS = {"connections": (1, 64), "connections_per_blob": (1, 64), "connections_per_host": (1, 64)}
 _SECONDS = {"stall_timeout": (1, 86400), "staging_ttl": (0, 3650 * 86400)}
+_OF_A_PULL = (
+    ("OLLAMA_NOPRUNE", "noprune"),
+    *((f"TOWLINE_{name.upper()}", name) for name in ("mirrors", "plain_http", "writeback", *_INTEGERS, *_SECONDS)),
+)
 
 
 def _whole_number(name: str, text: str, low: int, high: int) -> int:

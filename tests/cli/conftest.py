@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.support import Command
-from tests.support.listener import unused_port
 
 
 @pytest.fixture
 def towline(tmp_path: Path, store_path: Path) -> Command:
-    """The command over `store_path`, with a home of its own and no daemon anywhere."""
-    return Command(tmp_path / "home", store_path, unused_port())
+    """The command over `store_path`, with a home of its own and no daemon of its store anywhere."""
+    return Command(tmp_path / "home", store_path)

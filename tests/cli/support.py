@@ -45,23 +45,43 @@ class Result:
         """Standard output as the checked events of one pull."""
         return check_pull([json.loads(line) for line in self.lines], success=success, model=model)
 
+    @property
+    def said(self) -> list[str]:
+        """What it said on standard error, but for who did it."""
+        lines = self.err.splitlines()
+        assert all(line.startswith("towline: ") for line in lines), self
+        return [line.removeprefix("towline: ") for line in lines if line != self._by_a_daemon]
+
+    @property
+    def by(self) -> str:
+        """Which daemon did it, as was said before anything else; empty where this process did."""
+        first = next(iter(self.err.splitlines()), "")
+        return first.partition(" by the daemon at ")[2].partition(", which has its own settings")[0]
+
+    @property
+    def without_effect(self) -> str:
+        """The settings that the daemon does not heed, as they are named."""
+        return next(iter(self.err.splitlines()), "").partition("; without effect there: ")[2]
+
+    @property
+    def _by_a_daemon(self) -> str | None:
+        return self.err.splitlines()[0] if self.by else None
+
     def failed(self, code: int = 1) -> str:
         """The sentence with which it failed."""
         assert self.code == code, self
-        assert self.err.startswith("towline: "), self
-        assert self.err.count("\n") == 1, self
-        check_sentence(self.err.strip())
-        return self.err.removeprefix("towline: ").strip()
+        (sentence,) = self.said
+        check_sentence(sentence)
+        return sentence
 
 
 class Command:
-    """`towline` over one store; no daemon answers unless `port` is one's."""
+    """`towline` over one store. No server is named, and none at the default address has this store."""
 
-    def __init__(self, home: Path, store: Path, port: int) -> None:
+    def __init__(self, home: Path, store: Path) -> None:
         self.environment = {
             **clean_environment(home),
             "OLLAMA_MODELS": str(store),
-            "OLLAMA_HOST": f"127.0.0.1:{port}",
             "XDG_CACHE_HOME": str(home / ".cache"),
         }
 

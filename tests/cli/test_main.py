@@ -65,6 +65,9 @@ def test_help_tells_about_one_command(towline: Command, command: str) -> None:
         ("pull", "--max-rate", "0", "llama3.2"),
         ("serve", "--max-rate", "999"),
         ("pull", "--host", "127.0.0.1:x", "llama3.2"),
+        ("pull", "--host", "tcp://127.0.0.1", "llama3.2"),
+        ("pull", "--host", "127.0.0.1", "--local", "llama3.2"),
+        ("pull", "--quiet", "--json", "llama3.2"),
     ],
 )
 def test_wrong_usage_exits_2_and_says_where_help_is(towline: Command, arguments: tuple[str, ...]) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.cli.servers import answering, towline_over
 from tests.cli.support import Command
 from tests.conftest import DaemonFactory
 from tests.support import models
@@ -20,8 +17,6 @@ from tests.support.exchanges import blob
 from tests.support.faults import Slow, Stall, Status
 from tests.support.models import Model
 from tests.support.registry import FaultRegistry
-from towline._version import __version__
-from towline.store.layout import store_id
 
 MB = 1_000_000
 
@@ -51,7 +46,7 @@ def test_pulls_a_model(pulling: Command, registry: FaultRegistry, store_path: Pa
     model = models.generate(12 * MB)
     name = registry.add(model, "library/tiny")
     result = pulling.run("pull", name)
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.said) == (0, [])
     assert stored(store_path, model)
     assert result.lines[0] == f"{name}: pulling manifest"
     assert result.lines[-3:-1] == [f"{name}: verifying sha256 digest", f"{name}: writing manifest"]
@@ -70,7 +65,7 @@ def test_a_second_pull_says_that_nothing_was_new(pulling: Command, registry: Fau
 def test_prints_the_events_of_the_wire(pulling: Command, registry: FaultRegistry) -> None:
     model = models.generate(8 * MB)
     result = pulling.run("pull", "--json", registry.add(model, "library/tiny"))
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.said) == (0, [])
     result.pull(model=model)
 
 
@@ -90,18 +85,39 @@ def test_a_failure_in_the_middle_is_one_as_well(pulling: Command, registry: Faul
     result.pull(model=model, success=False)
 
 
-def test_several_names_are_pulled_though_one_fails(pulling: Command, registry: FaultRegistry, store_path: Path) -> None:
+def test_several_names_are_pulled_though_one_fails_and_summed_up(
+    pulling: Command, registry: FaultRegistry, store_path: Path
+) -> None:
     first, last = models.tiny(1), models.tiny(2)
-    names = registry.add(first, "library/a"), f"{registry.host}/library/nothing", registry.add(last, "library/b")
-    result = pulling.run("pull", *names)
-    assert "library/nothing" in result.failed()
+    one, none, two = (
+        registry.add(first, "library/a"),
+        f"{registry.host}/library/nothing",
+        registry.add(last, "library/b"),
+    )
+    result = pulling.run("pull", one, none, two)
+    sentence, summary = result.said
+    assert result.code == 1
+    assert "library/nothing" in sentence
+    assert summary == f"1 of 3 failed: {none}; done: {one}, {two}"
     assert stored(store_path, first)
     assert stored(store_path, last)
 
 
+def test_several_names_that_all_fail_are_summed_up_too(towline: Command, registry: FaultRegistry) -> None:
+    one, two = f"{registry.host}/library/a", f"{registry.host}/library/b"
+    result = towline.run("pull", one, two)
+    assert (result.code, result.said[-1]) == (1, f"2 of 2 failed: {one}, {two}; done: none")
+
+
+def test_several_names_that_all_come_need_no_summary(towline: Command, registry: FaultRegistry) -> None:
+    result = towline.run("pull", registry.add(models.tiny(1), "library/a"), registry.add(models.tiny(2), "library/b"))
+    assert (result.code, result.said) == (0, [])
+
+
 def test_a_name_that_is_none_is_told_apart_from_the_others(pulling: Command, registry: FaultRegistry) -> None:
     result = pulling.run("pull", "a//b", registry.add(models.tiny(), "library/tiny"))
-    assert result.failed(2).startswith("a//b: invalid model name")
+    assert result.code == 2
+    assert result.said[0].startswith("a//b: invalid model name")
     assert result.lines[-1].startswith("pulled ")
 
 
@@ -165,7 +181,7 @@ def test_a_reader_that_leaves_ends_the_pull(pulling: Command, registry: FaultReg
         running.read_until(lambda out: b"completed" in out)
         running.hang_up()
         result = running.wait()
-    assert (result.code, result.err) == (141, "")
+    assert (result.code, result.said) == (141, [])
     registry.wait_idle()
 
 
@@ -182,17 +198,6 @@ def test_the_daemon_does_the_work(towline: Command, registry: FaultRegistry, dae
         registry.wait_idle()
     registry.heal()
     assert daemon.pull(name, model=model).first(model.weights) > MB
-
-
-def test_a_daemon_over_another_store_is_left_alone(
-    towline: Command, registry: FaultRegistry, daemon_factory: DaemonFactory, tmp_path: Path, store_path: Path
-) -> None:
-    other = daemon_factory(tmp_path / "other")
-    model = models.tiny()
-    result = towline.run("pull", registry.add(model, "library/tiny"), "--host", other.host)
-    assert result.code == 0
-    assert stored(store_path, model)
-    assert other.request("GET", "/api/tags").json == {"models": []}
 
 
 def test_a_daemon_over_the_same_folder_by_another_path_is_used(
@@ -225,37 +230,6 @@ def test_a_daemon_that_dies_is_one_sentence(
     result.pull(success=False)
 
 
-@contextmanager
-def recording(store: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A daemon over this store that takes every pull for done, where it listens, and what it was asked to pull."""
-    asked: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.answer({"version": __version__, "store": str(store), "store_id": store_id(store)})
-
-        def do_POST(self) -> None:
-            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.answer({"status": "success"})
-
-        def answer(self, body: dict[str, str]) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode() + b"\n")
-
-        def log_message(self, *_: object) -> None:
-            return None
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.mark.parametrize(
     ("arguments", "environment", "limit"),
     [
@@ -268,9 +242,39 @@ def recording(store: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def test_a_daemon_is_told_the_limit_of_the_pull(
     towline: Command, store_path: Path, arguments: tuple[str, ...], environment: dict[str, str], limit: dict[str, str]
 ) -> None:
-    with recording(store_path) as (host, asked):
-        assert towline.run("pull", "llama3.2", "--host", host, *arguments, env=environment).code == 0
-    assert asked == [{"model": "llama3.2"} | limit]
+    with answering(towline_over(store_path)) as server:
+        assert towline.run("pull", "llama3.2", "--host", server.host, *arguments, env=environment).code == 0
+    assert server.pulls == [{"model": "llama3.2", "interleave": True} | limit]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "fields"),
+    [
+        (("--keep-trying",), {}, {"interleave": True, "keep_trying": True}),
+        ((), {"TOWLINE_KEEP_TRYING": "1"}, {"interleave": True, "keep_trying": True}),
+        (("--json",), {}, {}),  # which are the events that anyone gets who asks for no more
+    ],
+)
+def test_a_daemon_is_told_how_to_pull(
+    towline: Command, store_path: Path, arguments: tuple[str, ...], environment: dict[str, str], fields: dict[str, bool]
+) -> None:
+    with answering(towline_over(store_path)) as server:
+        assert towline.run("pull", "llama3.2", "--host", server.host, *arguments, env=environment).code == 0
+    assert server.pulls == [{"model": "llama3.2"} | fields]
+
+
+def test_a_quiet_pull_says_nothing(pulling: Command, registry: FaultRegistry, store_path: Path) -> None:
+    model = models.generate(12 * MB)
+    result = pulling.run("pull", "--quiet", registry.add(model, "library/tiny"), env={"TOWLINE_CONNECTIONS": "3"})
+    assert (result.code, result.out, result.err) == (0, "", "")
+    assert stored(store_path, model)
+
+
+def test_a_quiet_pull_says_what_failed_and_nothing_else(pulling: Command, registry: FaultRegistry) -> None:
+    nothing = f"{registry.host}/library/nothing"
+    result = pulling.run("pull", "-q", registry.add(models.tiny(), "library/tiny"), nothing)
+    assert (result.code, result.out) == (1, "")
+    assert nothing in result.failed()
 
 
 def test_debugging_shows_no_connection_of_the_library_beneath(towline: Command, registry: FaultRegistry) -> None:
@@ -299,7 +303,7 @@ def test_bars_on_a_terminal(pulling: Command, registry: FaultRegistry) -> None:
     model = models.generate(12 * MB)
     name = registry.add(model, "library/tiny")
     result = pulling.on_terminal("pull", name)
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.said) == (0, [])
     assert model.weights.digest.short in result.out
     assert "━" in result.out
     assert "100 %" in result.out

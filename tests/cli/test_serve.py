@@ -12,14 +12,14 @@ import pytest
 from tests.cli.support import Command
 from tests.support.listener import unused_port
 from towline.cli import daemon
-from towline.settings import Listen
+from towline.cli.address import Address
 
 
 def until_found(port: int, store: Path) -> daemon.Daemon:
     """The daemon, as soon as it answers."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if found := daemon.find(Listen("127.0.0.1", port), store):
+        if found := daemon.find(store, Address(port=port)):
             return found
         time.sleep(0.02)
     raise AssertionError("it does not answer")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.cli.support import Command
-from tests.support.listener import unused_port
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def places(tmp_path: Path) -> Path:
 @pytest.fixture
 def towline(tmp_path: Path, store_path: Path, places: Path) -> Command:
     """The command with a temporary folder of its own, and with settings that the demonstration must not heed."""
-    command = Command(tmp_path / "home", store_path, unused_port())
+    command = Command(tmp_path / "home", store_path)
     command.environment |= {"TMPDIR": str(places), "TOWLINE_MIRRORS": "registry.ollama.ai=http://127.0.0.1:1"}
     return command
 

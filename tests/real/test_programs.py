@@ -21,7 +21,6 @@ from tests.support.docker_registry import DockerRegistry
 from tests.support.events import Line, check_pull
 from tests.support.exchanges import blob
 from tests.support.faults import Stall, Status
-from tests.support.listener import unused_port
 from tests.support.models import Model, generate, tiny
 from tests.support.registry import FaultRegistry
 
@@ -190,8 +189,9 @@ class TestRequestsAndTqdm:
 def test_the_command_pulls_from_a_real_registry(
     docker_registry: DockerRegistry, daemon_factory: DaemonFactory, tmp_path: Path, store_path: Path, through: str
 ) -> None:
-    port = daemon_factory().port if through == "a daemon" else unused_port()
-    towline = Command(tmp_path / "home", store_path, port)
+    towline = Command(tmp_path / "home", store_path)
+    if through == "a daemon":
+        towline.environment["OLLAMA_HOST"] = daemon_factory().host
     model: Model = generate(12 * MB, seed=5)
     name = docker_registry.push(model, "library/command")
     result = towline.run("pull", "--json", name)

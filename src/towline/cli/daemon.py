@@ -1,36 +1,73 @@
-"""A towline daemon on this machine, asked over HTTP: is it there, does it keep this store, pull this for me."""
+"""A server of Ollama's API, seen from outside: who is it, what does it have, pull this there.
+
+It is a towline daemon, which tells more and takes more, or an Ollama.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
-from contextlib import closing
-from dataclasses import dataclass
+import socket
+import ssl
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Annotated, TypeVar
 
 import msgspec
 
+from towline.cli.address import Address
+from towline.cli.text import one_line
 from towline.errors import TowlineError
 from towline.model.digest import Digest
 from towline.model.events import SUCCESS, Event, Progress, Status
-from towline.settings import Listen
 from towline.store.layout import store_id
 
-CONNECT = 0.5
-"""Seconds for a daemon to answer that it is one: it is on this machine, or it is not meant."""
+PROBE = 0.5
+"""Seconds for each answer of a server that nobody named: it is on this machine, or it is not meant."""
+
+ANSWER = 10.0
+"""Seconds for each answer of a server that is meant."""
 
 SILENCE = 15.0
-"""Seconds without a line after which a daemon counts as dead; it sends one a second, and the first within four."""
+"""Seconds without a line after which a towline counts as dead; it sends one a second, and the first within four."""
+
+SILENCE_OF_OLLAMA = 3600.0
+"""The same of an Ollama, which says nothing while it verifies. That its machine is gone is noticed all the same."""
 
 _LONGEST_ANSWER = 1 << 20
+_LONGEST_LIST = 64 << 20
+
+T = TypeVar("T")
 
 
-class _Info(msgspec.Struct):
+class Info(msgspec.Struct, frozen=True):
+    """What a towline daemon tells of itself."""
+
     version: str
     store: str
     store_id: str
+    settings: dict[str, str] = {}
+    """See `Settings.marks`; an older daemon tells none."""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A model that a server has; `digest` is the manifest's, in hex."""
+
+    name: str
+    size: int = 0
+    digest: str = ""
+    modified_at: Annotated[datetime, msgspec.Meta(tz=True)] = datetime.fromtimestamp(0, UTC)
+
+
+class _Models(msgspec.Struct):
+    models: list[Listed] | None = None
+
+
+class _Version(msgspec.Struct):
+    version: str
 
 
 class _Line(msgspec.Struct):
@@ -45,57 +82,131 @@ class _Error(msgspec.Struct):
     error: str = ""
 
 
+class Unusable(TowlineError):
+    """No server of Ollama's API answers at an address; the text says why, with the address as its subject."""
+
+
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A towline daemon that answered, and the version it told."""
+    """A server that answered; `towline` is what it tells of itself, if it is one, and not an Ollama."""
 
-    url: str
-    version: str
+    address: Address
+    towline: Info | None
 
-    def pull(self, name: str, *, max_rate: str | None = None) -> Generator[Event, None, None]:
-        """The events of a pull of this model, the last of them `success`; `max_rate` limits what it starts.
+    @property
+    def url(self) -> str:
+        """Its address, fit to be shown."""
+        return self.address.url
 
-        Closing the generator leaves the pull, which ends it where nobody else waits for it. Raises TowlineError with
-        the daemon's own sentence where the pull failed, and with another where the daemon went away.
-        """
-        with closing(_connect(self.url)) as connection:
-            try:
-                yield from _pull(connection, {"model": name} | ({"max_rate": max_rate} if max_rate else {}))
-            except (OSError, HTTPException):
-                raise TowlineError(
-                    f"the towline daemon at {self.url} stopped answering; what has arrived is kept: pull again to go on"
-                ) from None
+    def keeps(self, store: Path) -> bool:
+        """Whether it is known to keep this very folder of this machine."""
+        told = self.towline
+        return (
+            told is not None
+            and os.path.realpath(told.store) == os.path.realpath(store)
+            and (told.store_id == store_id(store))
+        )
 
-
-def find(listen: Listen, store: Path) -> Daemon | None:
-    """The towline daemon at this address, if one answers and keeps this very store; a real Ollama is not one."""
-    try:
-        with closing(_connect(listen.url)) as connection:
-            connection.request("GET", "/towline/info")
-            response = connection.getresponse()
+    def models(self) -> list[Listed]:
+        """What it has, in its own order. Raises TowlineError."""
+        with self._speaking("ask again"), closing(self.address.connection(ANSWER)) as connection:
+            response = _ask(connection, self.address, "GET", "/api/tags")
             if response.status != 200:
-                return None
-            info = msgspec.json.decode(response.read(_LONGEST_ANSWER), type=_Info)
-    except (OSError, HTTPException, ValueError):
+                raise TowlineError(f"the daemon at {self.url} {_refusal(response)}")
+            return _decoded(response, _LONGEST_LIST, _Models).models or []
+
+    def pull(
+        self, name: str, *, max_rate: str | None = None, keep_trying: bool = False, interleave: bool = True
+    ) -> Generator[Event, None, None]:
+        """The events of a pull of this model, the last of them `success`. To an Ollama the options are unknown.
+
+        `max_rate` limits what a towline starts; with `interleave` it tells of all layers as they move. Closing the
+        generator leaves the pull, which ends it where nobody else waits for it. Raises TowlineError with the server's
+        own sentence where the pull failed, and with another where the server went away.
+        """
+        request: dict[str, object] = {"model": name}
+        if self.towline is not None:
+            options = {"max_rate": max_rate, "keep_trying": keep_trying, "interleave": interleave}
+            request |= {option: value for option, value in options.items() if value}
+        silence = SILENCE if self.towline is not None else SILENCE_OF_OLLAMA
+        then = "what has arrived is kept: pull again to go on"
+        with self._speaking(then), closing(self.address.connection(ANSWER)) as connection:
+            events = _pull(connection, self.address, request, silence)
+            yield from events if self.towline is not None else _rounded(events)
+
+    @contextmanager
+    def _speaking(self, then: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, HTTPException):
+            raise TowlineError(f"the daemon at {self.url} stopped answering; {then}") from None
+
+
+def at(address: Address, timeout: float = ANSWER) -> Daemon:
+    """The server at this address. Raises Unusable where none answers, or what answers is none."""
+    try:
+        return _introduced(address, timeout)
+    except (OSError, HTTPException, UnicodeError) as error:
+        raise Unusable(f"{address.url} {_what_is_wrong(error)}") from None
+
+
+def find(store: Path, address: Address = Address()) -> Daemon | None:  # noqa: B008 - a value
+    """The towline daemon at an address that nobody named, if one answers and keeps this store."""
+    try:
+        found = at(address, PROBE)
+    except Unusable:
         return None
-    same = os.path.realpath(info.store) == os.path.realpath(store) and info.store_id == store_id(store)
-    return Daemon(listen.url, info.version) if same else None
+    return found if found.keeps(store) else None
 
 
-def _connect(url: str) -> HTTPConnection:
-    """A connection that asks no proxy; `urlsplit` takes the brackets off an IPv6 address."""
-    parts = urlsplit(url)
-    return HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=CONNECT)
+def _introduced(address: Address, timeout: float) -> Daemon:
+    with closing(address.connection(timeout)) as connection:
+        response = _ask(connection, address, "GET", "/towline/info")
+        if response.status == 200:
+            try:
+                return Daemon(address, _decoded(response, _LONGEST_ANSWER, Info))
+            except HTTPException:
+                pass  # a page for whatever path: it may be an Ollama behind it
+    with closing(address.connection(timeout)) as connection:
+        response = _ask(connection, address, "GET", "/api/version")
+        if response.status != 200:
+            raise Unusable(f"{address.url} {_refusal(response)}")
+        try:
+            _decoded(response, _LONGEST_ANSWER, _Version)
+        except HTTPException:
+            raise Unusable(f"{address.url} is neither a towline nor an Ollama") from None
+    return Daemon(address, None)
 
 
-def _pull(connection: HTTPConnection, request: dict[str, str]) -> Generator[Event, None, None]:
+def _ask(
+    connection: HTTPConnection, address: Address, method: str, path: str, request: Mapping[str, object] | None = None
+) -> HTTPResponse:
+    headers = {"Authorization": address.authorization} if address.authorization else {}
+    body = None
+    if request is not None:
+        body = msgspec.json.encode(request)
+        headers["Content-Type"] = "application/json"
+    connection.request(method, address.path + path, body=body, headers=headers)
+    return connection.getresponse()
+
+
+def _decoded(response: HTTPResponse, limit: int, kind: type[T]) -> T:
+    """The answer's body. Raises HTTPException for one that is not of this kind."""
+    try:
+        return msgspec.json.decode(response.read(limit), type=kind)
+    except ValueError:
+        raise HTTPException("an answer that is none") from None
+
+
+def _pull(
+    connection: HTTPConnection, address: Address, request: Mapping[str, object], silence: float
+) -> Generator[Event, None, None]:
     connection.connect()
-    connection.sock.settimeout(SILENCE)
-    body = msgspec.json.encode(request)
-    connection.request("POST", "/api/pull", body=body, headers={"Content-Type": "application/json"})
-    response = connection.getresponse()
+    connection.sock.settimeout(silence)
+    _notice_a_dead_machine(connection.sock)
+    response = _ask(connection, address, "POST", "/api/pull", request)
     if response.status != 200:
-        raise TowlineError(_refusal(response))
+        raise TowlineError(_sentence(response) or f"the daemon at {address.url} {_refusal(response)}")
     event: Event | None = None
     while line := response.readline(_LONGEST_ANSWER):
         event = _event(line)
@@ -106,23 +217,73 @@ def _pull(connection: HTTPConnection, request: dict[str, str]) -> Generator[Even
         raise HTTPException("the stream ended early")
 
 
+def _rounded(events: Generator[Event, None, None]) -> Generator[Event, None, None]:
+    """The events of an Ollama, which tells of a layer now and then, and so seldom of its last bytes: each is told to be
+    whole when something else follows it, as layers come one after the other there.
+    """
+    last: Progress | None = None
+    for event in events:
+        now = event if isinstance(event, Progress) else None
+        if last is not None and last.completed < last.total and (now is None or now.digest != last.digest):
+            yield replace(last, completed=last.total)
+        last = now
+        yield event
+
+
+def _notice_a_dead_machine(sock: socket.socket) -> None:
+    """Has the system ask it now and then, so that one that is gone is an error within two minutes."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 6)):
+        if hasattr(socket, name):  # not every system has all of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def _event(line: bytes) -> Event | None:
     """None for a line that says nothing that is known. Raises TowlineError for an error's."""
     try:
         wire = msgspec.json.decode(line, type=_Line)
-        digest = Digest.parse(wire.digest) if wire.digest is not None else None
+        digest = _digest(wire.digest) if wire.digest is not None else None
     except ValueError:
         raise HTTPException("a line that is not an event") from None
     if wire.error is not None:
         raise TowlineError(wire.error)
     if digest is not None:
-        return Progress(digest, wire.total, wire.completed)
-    return Status(wire.status) if wire.status is not None else None
+        total = max(wire.total, 0)
+        return Progress(digest, total, min(max(wire.completed, 0), total))
+    return Status(one_line(wire.status)) if wire.status is not None else None
+
+
+def _digest(text: str) -> Digest:
+    """Raises ValueError. `sha256:model` stands for all of a model of one layer a tensor."""
+    return Digest.of(text.encode()) if text == "sha256:model" else Digest.parse(text)
+
+
+def _sentence(response: HTTPResponse) -> str:
+    """The server's own sentence, if it sent one."""
+    try:
+        return _decoded(response, _LONGEST_ANSWER, _Error).error
+    except HTTPException:
+        return ""
 
 
 def _refusal(response: HTTPResponse) -> str:
-    try:
-        sentence = msgspec.json.decode(response.read(_LONGEST_ANSWER), type=_Error).error
-    except ValueError:
-        sentence = ""
-    return sentence or f"the towline daemon refused with status {response.status}"
+    """What an answer that is not wanted says, as what is said of the server."""
+    sentence = _sentence(response)
+    return f"refuses with status {response.status}" + (f": {sentence}" if sentence else "")
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """What is said of a server that could not be asked."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"has a certificate that cannot be trusted ({error.verify_message or 'verification failed'})"
+    if isinstance(error, ssl.SSLError):
+        return "does not speak TLS as it should"
+    if isinstance(error, ConnectionRefusedError):
+        return "refuses connections"
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return "has a name that cannot be resolved"
+    if isinstance(error, TimeoutError):
+        return "does not answer"
+    if isinstance(error, ConnectionError):
+        return "ends the connection without an answer"
+    return "is neither a towline nor an Ollama" if isinstance(error, HTTPException) else "cannot be reached"

@@ -178,10 +178,10 @@ class _Story:
 
 
 def _client(daemon: Daemon) -> Client:
-    from towline._version import __version__
-    from towline.cli.daemon import Daemon as Client
+    from towline.cli import daemon as client
+    from towline.cli.address import Address
 
-    return Client(daemon.url, __version__)
+    return client.at(Address.parse(daemon.url))
 
 
 def _say_what_is_kept(store: Path, recipe: Recipe) -> None:

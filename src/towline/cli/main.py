@@ -37,7 +37,7 @@ examples:
 
 environment:
   OLLAMA_MODELS    the store (default: ~/.ollama/models)
-  OLLAMA_HOST      the daemon's address (default: 127.0.0.1:11434)
+  OLLAMA_HOST      the server that is meant, and where serve listens
   TOWLINE_MIRRORS  host=endpoint,... to ask instead of a registry
   TOWLINE_DEBUG    1 shows where an error comes from
 """

@@ -1,4 +1,7 @@
-"""`towline list`, `towline path`: what the store holds. They read it directly; no daemon is needed."""
+"""`towline list`, `towline path`: what the store holds, or what the server has that is meant.
+
+They read the store directly; no daemon is needed.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,20 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from towline.cli import options, units
+from towline.cli.text import one_line
 
 if TYPE_CHECKING:
-    from towline.store.store import StoredModel
+    from towline.cli.daemon import Listed
 
 _LIST_EXAMPLES = """\
 examples:
   towline list
   towline list llama             only names that begin so
+  towline list --host models.example   those of the server there
   towline list --json            as GET /api/tags tells it, without the details
 """
 
@@ -33,7 +39,7 @@ def add(commands: Any) -> None:
     list_ = commands.add_parser(
         "list",
         aliases=["ls"],
-        description="Shows the models in the store, newest first.",
+        description="Shows the models in the store, or those of a server that is named,\nnewest first.",
         epilog=_LIST_EXAMPLES,
         formatter_class=options.Help,
         allow_abbrev=False,
@@ -41,6 +47,7 @@ def add(commands: Any) -> None:
     list_.add_argument("prefix", nargs="?", default="", metavar="PREFIX", help="how the names begin")
     list_.add_argument("--json", action="store_true", help="print JSON")
     options.add_models(list_)
+    options.add_server(list_, "has the models")
     list_.set_defaults(run=_list)
 
     path = commands.add_parser(
@@ -52,26 +59,40 @@ def add(commands: Any) -> None:
     )
     path.add_argument("name", metavar="NAME", help="the model, such as llama3.2 or mistral:7b-instruct")
     options.add_models(path)
+    options.add_server(path, "has the model")
     path.set_defaults(run=_path)
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from towline.store.store import Store
+    from towline.cli import target
 
+    settings = options.settings(arguments)
+    daemon = target.named(arguments)
+    if daemon is not None:
+        target.tell(daemon, "listed", target.store_without_effect(daemon, arguments, settings))
+        found = daemon.models()
+    else:
+        found = _stored(settings.models)
     prefix = arguments.prefix.lower()
-    models = [
-        model
-        for model in Store(options.settings(arguments).models).list()
-        if str(model.name).lower().startswith(prefix)
-    ]
+    models = [model for model in found if model.name.lower().startswith(prefix)]
     print(_json(models) if arguments.json else _table(models, datetime.now(UTC)))
     return 0
 
 
-def _table(models: Sequence[StoredModel], now: datetime) -> str:
+def _stored(folder: Path) -> list[Listed]:
+    from towline.cli.daemon import Listed
+    from towline.store.store import Store
+
+    return [
+        Listed(str(model.name), model.manifest.size, model.manifest.digest.hex, model.modified)
+        for model in Store(folder).list()
+    ]
+
+
+def _table(models: Sequence[Listed], now: datetime) -> str:
     rows = [("NAME", "ID", "SIZE", "MODIFIED")]
     rows += [
-        (str(model.name), model.manifest.digest.short, units.size(model.manifest.size), units.ago(model.modified, now))
+        (one_line(model.name), one_line(model.digest)[:12], units.size(model.size), units.ago(model.modified_at, now))
         for model in models
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -80,16 +101,16 @@ def _table(models: Sequence[StoredModel], now: datetime) -> str:
     )
 
 
-def _json(models: Sequence[StoredModel]) -> str:
+def _json(models: Sequence[Listed]) -> str:
     import msgspec
 
     entries = [
         {
-            "name": str(model.name),
-            "model": str(model.name),
-            "modified_at": model.modified.isoformat(),
-            "size": model.manifest.size,
-            "digest": model.manifest.digest.hex,
+            "name": model.name,
+            "model": model.name,
+            "modified_at": model.modified_at.isoformat(),
+            "size": model.size,
+            "digest": model.digest,
         }
         for model in models
     ]
@@ -97,13 +118,21 @@ def _json(models: Sequence[StoredModel]) -> str:
 
 
 def _path(arguments: argparse.Namespace) -> int:
+    from towline.cli import target
     from towline.errors import NotFound
     from towline.model.manifest import MODEL_LAYER
     from towline.model.name import ModelName
     from towline.store.store import Store
 
     name = ModelName.parse(arguments.name)
-    store = Store(options.settings(arguments).models)
+    settings = options.settings(arguments)
+    daemon = target.named(arguments)
+    if daemon is not None and not daemon.keeps(settings.models):
+        raise NotFound(
+            f"the weights of {name} lie in the store of the daemon at {daemon.url}, on its machine, and not in "
+            f"{settings.models}; ask for the path there, or look here with --local"
+        )
+    store = Store(settings.models)
     model = store.find(name)
     if model is None:
         raise NotFound(f"{name} is not here; pull it first: towline pull {name}")

@@ -29,13 +29,34 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_host(parser: argparse.ArgumentParser, meaning: str) -> None:
-    """`--host`, an address; `meaning` says whose."""
+def add_host(parser: argparse.ArgumentParser) -> None:
+    """`--host`, where a daemon is to listen."""
     parser.add_argument(
         "--host",
         metavar="HOST[:PORT]",
-        type=_host,
-        help=f"{meaning} (default: OLLAMA_HOST, else 127.0.0.1:11434)",
+        type=_listen,
+        help="where to listen (default: OLLAMA_HOST, else 127.0.0.1:11434)",
+    )
+
+
+def add_server(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """`--host` and `--local`, of which one can be given: who is to do it. `meaning` is what a server does there."""
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument(
+        "--host",
+        metavar="HOST[:PORT]",
+        type=_server,
+        help=f"the server that {meaning}, a towline or an Ollama, also as a URL (default: OLLAMA_HOST, if it is set)",
+    )
+    who.add_argument("--local", action="store_true", help="do it here, in the store of --models, and ask no server")
+
+
+def add_keep_trying(parser: argparse.ArgumentParser) -> None:
+    """`--keep-trying`."""
+    parser.add_argument(
+        "--keep-trying",
+        action="store_true",
+        help="wait for a registry that is away as long as it takes (default: TOWLINE_KEEP_TRYING, else 30 seconds)",
     )
 
 
@@ -72,7 +93,11 @@ def settings(arguments: argparse.Namespace) -> Settings:
         found = replace(found, models=arguments.models)
     if getattr(arguments, "host", None) is not None:
         found = replace(found, listen=Listen.parse(arguments.host))
-    elif "host" in arguments and (port := impossible_port(variable("OLLAMA_HOST"))):
+    elif (
+        "host" in arguments
+        and not getattr(arguments, "local", False)
+        and (port := impossible_port(variable("OLLAMA_HOST")))
+    ):
         complain(
             f"OLLAMA_HOST names the port {shown(port)}, which is none; {found.listen.port} is used, as Ollama does"
         )
@@ -97,10 +122,19 @@ def _as_written(check: Callable[[str], object]) -> Callable[[str], str]:
 
 
 @_as_written
-def _host(text: str) -> None:
+def _listen(text: str) -> None:
     from towline.settings import Listen
 
     Listen.parse_strictly(text)
+
+
+@_as_written
+def _server(text: str) -> None:
+    from towline.cli.address import Address
+    from towline.settings import Listen
+
+    Listen.parse_strictly(text)
+    Address.parse(text)
 
 
 @_as_written

@@ -1,4 +1,7 @@
-"""`towline pull`: through a towline daemon that keeps the same store, else in this process. It looks the same."""
+"""`towline pull`: by the server that is meant, or a towline daemon over the same store, else in this process.
+
+It looks the same.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,17 @@ if TYPE_CHECKING:
 
     from towline.cli.render import View
     from towline.model.events import Event
-    from towline.settings import Settings
 
     Source = Callable[[str], Generator[Event, None, None]]
     """The events of a pull of this model; closing them leaves the pull, an error is raised at the end."""
 
 _DESCRIPTION = """\
 Gets models from their registry into the store, or brings them up to date. A
-pull that was interrupted goes on where it stood. With a towline daemon on this
-machine that keeps the same store, the daemon does it, with its own settings.
+pull that was interrupted goes on where it stood.
+
+A server that --host or OLLAMA_HOST names does it, into its own store and with
+its own settings; without a name, a towline daemon at the default address that
+keeps the same store does, and else this command itself.
 
 A limit (--max-rate, or TOWLINE_MAX_RATE) is of what this pull starts: where the
 same model is being pulled already, this one joins it and its limit does not
@@ -38,6 +43,7 @@ examples:
   towline pull mistral:7b-instruct nomic-embed-text
   towline pull registry.example:5000/team/model:v2
   towline pull --max-rate 20MB/s llama3.2
+  towline pull --host https://models.example llama3.2
   towline pull --json llama3.2      events for programs, a JSON object a line
 """
 
@@ -52,45 +58,57 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     )
     pull.add_argument("names", nargs="+", metavar="NAME", help="[host[:port]/][namespace/]model[:tag]")
-    pull.add_argument("--json", action="store_true", help="print the events of POST /api/pull instead of bars")
+    shown = pull.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print the events of POST /api/pull instead of bars")
+    shown.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     options.add_models(pull)
-    options.add_host(pull, "where a daemon may be")
+    options.add_server(pull, "pulls")
     options.add_max_rate(pull, "this pull")
+    options.add_keep_trying(pull)
     pull.set_defaults(run=_pull)
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    from towline.cli import render
     from towline.cli.signals import Interrupted, interruptible
     from towline.errors import InvalidName, TowlineError
 
-    settings = options.settings(arguments)
-    left = list(arguments.names)
+    left, failed = list(arguments.names), []
     codes = {0}
     try:
-        with interruptible(), _source(settings, options.max_rate(arguments)) as source:
+        with interruptible(), _source(arguments) as source:
             while left:
                 try:
-                    _one(left[0], source, render.Wire() if arguments.json else render.best_view(left[0]))
+                    _one(left[0], source, _view(arguments, left[0]))
                 except TowlineError as error:
                     told = len(arguments.names) == 1 or left[0] in str(error)
                     complain(str(error) if told else f"{left[0]}: {error}")
                     codes.add(2 if isinstance(error, InvalidName) else 1)
+                    failed.append(left[0])
                 left.pop(0)
     except Interrupted as interrupt:
         if left:
             _say_how_to_go_on(arguments, left)
             return interrupt.exit_code
+    if failed and len(arguments.names) > 1 and not arguments.quiet:
+        _sum_up(arguments.names, failed)
     return 1 if 1 in codes else max(codes)
 
 
 @contextmanager
-def _source(settings: Settings, max_rate: str | None) -> Iterator[Source]:
-    from towline.cli import daemon
+def _source(arguments: argparse.Namespace) -> Iterator[Source]:
+    from towline.cli import daemon, target
 
-    found = daemon.find(settings.listen, settings.models)
+    settings = options.settings(arguments)
+    keep_trying = arguments.keep_trying or settings.keep_trying
+    found = target.named(arguments)
+    if found is None and not arguments.local:
+        found = daemon.find(settings.models)
     if found is not None:
-        yield partial(found.pull, max_rate=max_rate)
+        if not arguments.quiet:
+            target.tell(found, "pulled", target.settings_without_effect(found, arguments, settings))
+        yield partial(
+            found.pull, max_rate=options.max_rate(arguments), keep_trying=keep_trying, interleave=not arguments.json
+        )
         return
     from towline.cli import logs
     from towline.model.name import ModelName
@@ -101,9 +119,17 @@ def _source(settings: Settings, max_rate: str | None) -> Iterator[Source]:
         puller.store.prepare()
 
         def embedded(name: str) -> Generator[Event, None, None]:
-            yield from puller.join(ModelName.parse(name)).events()
+            yield from puller.join(ModelName.parse(name), keep_trying=keep_trying).events()
 
         yield embedded
+
+
+def _view(arguments: argparse.Namespace, name: str) -> View:
+    from towline.cli import render
+
+    if arguments.quiet:
+        return render.Nothing()
+    return render.Wire() if arguments.json else render.best_view(name)
 
 
 def _one(name: str, source: Source, view: View) -> None:
@@ -121,12 +147,24 @@ def _one(name: str, source: Source, view: View) -> None:
         raise
 
 
+def _sum_up(names: list[str], failed: list[str]) -> None:
+    done = [name for name in names if name not in failed]
+    complain(f"{len(failed)} of {len(names)} failed: {', '.join(failed)}; done: {', '.join(done) or 'none'}")
+
+
 def _say_how_to_go_on(arguments: argparse.Namespace, left: list[str]) -> None:
     again = ["towline", "pull"]
     if arguments.models is not None:
         again += ["--models", str(arguments.models)]
     if arguments.host is not None:
-        again += ["--host", arguments.host]
+        again += ["--host", _without_a_password(arguments.host)]
     if arguments.max_rate is not None:
         again += ["--max-rate", arguments.max_rate]
+    again += [option for option in ("--local", "--keep-trying") if getattr(arguments, option[2:].replace("-", "_"))]
     complain(f"interrupted; what has arrived is kept, go on with: {shlex.join(again + left)}")
+
+
+def _without_a_password(host: str) -> str:
+    from towline.cli.address import Address
+
+    return Address.parse(host).url if "@" in host else host

@@ -36,7 +36,7 @@ class View(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def show(self, event: Event) -> None:
+    def show(self, event: Event, /) -> None:
         """One event, in the order in which they came."""
 
     def fail(self, sentence: str, /) -> None:
@@ -53,6 +53,8 @@ def best_view(name: str) -> View:
 
 def outcome(name: str, tally: Tally, now: float) -> str:
     """What to say of a pull that worked, in one line."""
+    if not tally.layers:  # an Ollama tells nothing of what is small
+        return f"pulled {name}"
     if tally.fetched <= 0:
         return f"{name} is up to date"
     took = now - tally.started
@@ -74,6 +76,13 @@ class _Quiet:
         return None
 
     def fail(self, _: str, /) -> None:
+        return None
+
+
+class Nothing(_Quiet):
+    """Nothing at all: what fails is told on standard error, and not by a view."""
+
+    def show(self, _: Event, /) -> None:
         return None
 
 

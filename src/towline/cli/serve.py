@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
         formatter_class=options.Help,
         allow_abbrev=False,
     )
-    options.add_host(serve, "where to listen")
+    options.add_host(serve)
     options.add_models(serve)
     options.add_max_rate(serve, "all downloads together")
     serve.set_defaults(run=_serve)

@@ -43,6 +43,7 @@ def routes(settings: Settings) -> list[web.RouteDef]:
                 "uptime": round(time.monotonic() - started, 3),
                 "started_at": started_at,
                 "listen": f"{host}:{listen.port}",
+                "settings": settings.marks(),
             }
         )
 
