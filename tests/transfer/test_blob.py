@@ -255,6 +255,49 @@ class TestEnding:
         assert not download.staging.held
 
 
+class TestGivingBack:
+    def test_a_place_that_a_hashing_thread_gives_back_is_taken_by_a_receiver_that_waits_for_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All places are taken by blobs that came and wait for the hash, and every receiving thread is idle."""
+        monkeypatch.setattr(active, "INLINE_BYTES", 0)
+        data, goes_on, real = content(10_000), threading.Event(), Front.feed
+        blobs = [bytes([number]) + data for number in range(MOST_ACTIVE + 20)]
+
+        def feed(front: Front, piece: memoryview) -> None:
+            goes_on.wait(20)
+            real(front, piece)
+
+        monkeypatch.setattr(Front, "feed", feed)
+        with Downloads(tmp_path) as downloads:
+            fetched = downloads.fetch_all(blobs, MemorySource)
+            eventually(lambda: downloads.pool._idle == len(downloads.pool._workers) > 0, "the receivers to be idle")
+            came = [each for each in fetched if each.transfer.begun]
+            assert len(came) == MOST_ACTIVE
+            goes_on.set()
+            assert [each.finish() for each in fetched] == blobs
+
+    def test_a_host_that_hangs_keeps_no_other_from_a_thread(self, tmp_path: Path) -> None:
+        hung = [content(1000, seed) for seed in range(8)]
+        with Downloads(tmp_path, connections=4, per_host=4) as downloads:
+            for data in hung:
+                downloads.fetch(data, MemorySource(data, name="hangs", before_read=waits))
+            eventually(lambda: len(downloads.pool._workers) == 4, "all threads to be taken")
+            other = downloads.fetch(DATA, MemorySource(DATA, name="well"))
+            while not other.over.wait(0.25):
+                downloads.pool.nudge()
+            assert other.finish() == DATA
+
+    def test_a_listener_that_raises_keeps_no_other_from_hearing(self, downloads: Downloads) -> None:
+        goes_on, heard = threading.Event(), threading.Event()
+        download = downloads.fetch(DATA, MemorySource(DATA, before_read=lambda _: waits_for(goes_on)))
+        download.transfer.listen(lambda: 1 // 0)  # type: ignore[arg-type]
+        download.transfer.listen(heard.set)
+        goes_on.set()
+        assert download.finish() == DATA
+        assert heard.wait(20)
+
+
 class TestBounds:
     def test_no_blob_gets_more_connections_than_it_may(self, tmp_path: Path) -> None:
         source = MemorySource(DATA, step=50_000, before_read=waits_a_little)

@@ -1,0 +1,56 @@
+"""Time in which a process does not run, as when a laptop's lid is closed, is nobody's fault."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+from tests.conftest import DaemonFactory
+from tests.support import faults
+from tests.support.exchanges import blob, manifest
+from tests.support.models import generate
+from tests.support.registry import FaultRegistry
+
+PATIENCE = 2
+ASLEEP = 3 * PATIENCE
+
+
+def sleeps(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(ASLEEP)
+    os.kill(pid, signal.SIGCONT)
+
+
+def test_a_pull_from_a_healthy_source_goes_on_after_a_sleep(
+    daemon_factory: DaemonFactory, registry: FaultRegistry
+) -> None:
+    model = generate(24 << 20)
+    name = registry.add(model, "library/large")
+    registry.fail(blob(model.weights), faults.Slow(8e6), times=None)
+    daemon = daemon_factory(environment={"TOWLINE_STALL_TIMEOUT": str(PATIENCE)})
+    with daemon.pulling(name) as stream:
+        stream.until_completed(2 << 20)
+        sleeps(daemon.pid)
+        stream.finish(model=model)
+
+
+def test_a_registry_that_was_about_to_answer_is_not_given_up_after_a_sleep(
+    daemon_factory: DaemonFactory, registry: FaultRegistry
+) -> None:
+    model = generate(1 << 20)
+    name = registry.add(model, "library/tiny")
+    held = faults.Stall()
+    registry.fail(manifest(), held, times=1)
+    daemon = daemon_factory(environment={"TOWLINE_STALL_TIMEOUT": str(PATIENCE)})
+
+    def sleeps_before_the_answer() -> None:
+        held.reached.wait(20)
+        sleeps(daemon.pid)
+        held.release()
+
+    asleep = threading.Thread(target=sleeps_before_the_answer)
+    asleep.start()
+    daemon.pull(name, model=model)
+    asleep.join()
