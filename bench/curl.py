@@ -23,7 +23,7 @@ _WAIT = 0.1
 class CurlRegistry(Registry):
     """Manifests as ever, blobs through curl."""
 
-    def source(self, endpoint: Endpoint, name: ModelName, blob: Descriptor) -> Any:
+    def source(self, endpoint: Endpoint, name: ModelName, blob: Descriptor, *_: object) -> Any:
         """The blob as this endpoint has it."""
         return CurlBlob(endpoint.url(name.repository, "blobs", str(blob.digest)))
 

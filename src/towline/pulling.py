@@ -121,7 +121,7 @@ class Pull:
             Wanted(
                 blob.digest,
                 blob.size,
-                [self._registry.source(place, resolved.name, blob) for place in resolved.endpoints],
+                [self._registry.source(place, resolved.name, blob, resolved.served) for place in resolved.endpoints],
                 publication.staged(blob),
             )
             for blob in missing

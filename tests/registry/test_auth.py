@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline.registry.auth import Challenge, Token, Tokens, parse_challenges
-from towline.registry.endpoints import Endpoint, Transport
+from towline.registry.auth import MAX_TOKENS, Challenge, Token, Tokens, parse_challenges
+from towline.registry.endpoints import Endpoint
 
 ENDPOINT = Endpoint("https://registry.example")
 
@@ -70,18 +70,43 @@ def test_any_text_is_read_without_an_error(header: str) -> None:
 
 
 def test_a_token_is_given_to_the_endpoint_and_the_repository_that_it_is_for_and_to_nobody_else() -> None:
-    known = Tokens(Transport(frozenset()))
-    known.keep(ENDPOINT, "library/a", Token("secret", float("inf")))
-    assert known.header(ENDPOINT, "library/a") == {"Authorization": "Bearer secret"}
-    assert known.header(ENDPOINT, "library/b") == {}
-    assert known.header(Endpoint("http://registry.example"), "library/a") == {}
-    assert known.header(Endpoint("https://registry.example:444"), "library/a") == {}
+    tokens, token = Tokens(), Token("secret", float("inf"))
+    tokens.keep(ENDPOINT, "library/a", token)
+    assert tokens.known(ENDPOINT, "library/a") is token
+    assert tokens.known(ENDPOINT, "library/b") is None
+    assert tokens.known(Endpoint("http://registry.example"), "library/a") is None
+    assert tokens.known(Endpoint("https://registry.example:444"), "library/a") is None
 
 
 def test_a_token_that_is_over_is_not_given() -> None:
-    known = Tokens(Transport(frozenset()))
-    known.keep(ENDPOINT, "library/a", Token("secret", 0.0))
-    assert known.header(ENDPOINT, "library/a") == {}
+    tokens = Tokens()
+    tokens.keep(ENDPOINT, "library/a", Token("secret", 0.0))
+    assert tokens.known(ENDPOINT, "library/a") is None
+
+
+def test_a_token_that_is_refused_is_forgotten_and_one_that_came_meanwhile_is_not() -> None:
+    tokens, old, new = Tokens(), Token("old", float("inf")), Token("new", float("inf"))
+    tokens.keep(ENDPOINT, "library/a", new)
+    tokens.forget(ENDPOINT, "library/a", old)
+    assert tokens.known(ENDPOINT, "library/a") is new
+    tokens.forget(ENDPOINT, "library/a", new)
+    assert tokens.known(ENDPOINT, "library/a") is None
+
+
+def test_what_is_kept_does_not_grow_with_the_repositories_that_were_asked_for() -> None:
+    tokens = Tokens()
+    for until in (0.0, float("inf")):
+        for number in range(1200):
+            tokens.keep(ENDPOINT, f"library/{number}", Token("secret", until))
+    assert len(tokens._known) <= MAX_TOKENS
+    assert tokens.known(ENDPOINT, "library/1199") is not None
+
+
+def test_one_that_expired_goes_when_another_comes() -> None:
+    tokens = Tokens()
+    tokens.keep(ENDPOINT, "library/old", Token("secret", 0.0))
+    tokens.keep(ENDPOINT, "library/new", Token("secret", float("inf")))
+    assert len(tokens._known) == 1
 
 
 def test_a_token_does_not_show_in_its_repr() -> None:

@@ -191,14 +191,30 @@ class TestLies:
         registry.fail(blob(), fault, times=None)
         refused(source(), kind, 10, 1010)
 
-    @pytest.mark.parametrize("encoding", [faults.Chunked(), faults.Undelimited()], ids=str)
-    @pytest.mark.parametrize("end", [faults.Close(after=500), faults.Reset(after=500)], ids=str)
-    def test_a_body_without_a_length_that_ends_early_is_no_end(
+    @pytest.mark.parametrize(
+        ("encoding", "end"),
+        [
+            (faults.Chunked(), faults.Close(after=500)),
+            (faults.Chunked(), faults.Reset(after=500)),
+            (faults.Undelimited(), faults.Reset(after=500)),
+        ],
+        ids=str,
+    )
+    def test_a_body_without_a_length_that_breaks_off_is_no_end(
         self, source: Source, registry: FaultRegistry, encoding: faults.Fault, end: faults.Fault
     ) -> None:
         registry.fail(blob(), encoding)
         registry.fail(blob(), end)
         refused(source(), SourceBusy, 10, 1010)
+
+    @pytest.mark.parametrize("encoding", [faults.Chunked(), faults.Undelimited()], ids=str)
+    @pytest.mark.parametrize("by", [faults.Shorter(10), faults.Longer(10)], ids=str)
+    def test_a_body_without_a_length_that_ends_in_good_order_at_another_length_is_a_lie(
+        self, source: Source, registry: FaultRegistry, encoding: faults.Fault, by: faults.Fault
+    ) -> None:
+        registry.fail(blob(), by)
+        registry.fail(blob(), encoding)
+        refused(source(), SourceLied, 10, 1010)
 
     @pytest.mark.parametrize("retry_after", [0, 7])
     def test_when_to_come_back_is_passed_on(self, source: Source, registry: FaultRegistry, retry_after: int) -> None:

@@ -16,6 +16,7 @@ from towline.model.name import ModelName
 from towline.registry.client import Registry
 from towline.registry.failures import host_of
 from towline.registry.http import HttpClient
+from towline.registry.wire import Allowance
 from towline.settings import Settings
 
 
@@ -44,7 +45,7 @@ def test_the_path_and_the_query_of_an_address_go_out_as_they_are(client: HttpCli
 
 def test_a_signature_arrives_as_it_was_written(client: HttpClient, registry: FaultRegistry) -> None:
     with client.call() as call:
-        call.send("GET", f"{registry.url}/data/x?sig=a%2Bb%3D&X-Amz=c+d", {}, timeout=5.0)
+        call.send("GET", f"{registry.url}/data/x?sig=a%2Bb%3D&X-Amz=c+d", {}, allowance=Allowance(5.0))
     (exchange,) = registry.exchanges(path("/data/x"))
     assert exchange.query == {"sig": "a+b=", "X-Amz": "c d"}
 
@@ -53,7 +54,7 @@ def test_more_servers_than_pools_are_kept_can_be_asked(client: HttpClient, regis
     for number in range(2, 200):
         client._pool(f"http://127.0.0.{number}/")
     with client.call() as call:
-        assert call.send("GET", f"{registry.url}/v2/", {}, timeout=5.0).status == 200
+        assert call.send("GET", f"{registry.url}/v2/", {}, allowance=Allowance(5.0)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_closing_ends_every_connection_also_of_answers_that_somebody_still_holds
     before = len(open_descriptors())
     client = HttpClient(connections=4, connect_timeout=5.0)
     call = client.call()
-    response = call.send("GET", f"{registry.url}/v2/library/tiny/manifests/latest", {}, timeout=5.0)
+    response = call.send("GET", f"{registry.url}/v2/library/tiny/manifests/latest", {}, allowance=Allowance(5.0))
     response.read(1 << 20)
     client.close()
     eventually(lambda: len(open_descriptors()) <= before, "the connection to end")
@@ -100,10 +101,10 @@ def test_cancelling_after_an_answer_without_a_length_harms_nobody_who_asks_now(
     registry.add(model, "library/model")
     registry.fail(manifest(), faults.Chunked(), times=1)
     with client.call() as one, client.call() as other:
-        assert one.send("GET", address, {}, timeout=5.0).read(1 << 20) == model.manifest
+        assert one.send("GET", address, {}, allowance=Allowance(5.0)).read(1 << 20) == model.manifest
         stall = faults.Stall(after=10)
         registry.fail(manifest(), stall)
-        response = other.send("GET", address, {}, timeout=20.0)
+        response = other.send("GET", address, {}, allowance=Allowance(20.0))
         assert stall.reached.wait(20)
         one.cancel()
         stall.release()

@@ -10,12 +10,16 @@ from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 import msgspec
 
-from towline.errors import RegistryError, SourceBusy, SourceGone, SourceLied
-from towline.registry.endpoints import Endpoint, Transport
-from towline.registry.http import Call
-from towline.registry.response import MAX_REDIRECTS, Response
+from towline.errors import SourceLied
+from towline.registry.endpoints import Endpoint
+from towline.registry.response import Response
 
-MAX_TOKEN_BYTES = 1 << 20
+MAX_TOKEN_BYTES = 32 << 10
+"""Of an answer with a token: few servers take a header that is half as long."""
+
+MAX_TOKENS = 256
+"""Tokens that are kept. They live for minutes, and one pull needs one."""
+
 _DEFAULT_LIFE = 60.0
 """Seconds that a token lives at least, and where its answer does not say so, by the Docker token specification. It is
 used up to `_MARGIN` before that.
@@ -63,90 +67,69 @@ class Token:
     until: float
 
     @property
+    def expired(self) -> bool:
+        """Whether it is good no more."""
+        return time.monotonic() >= self.until
+
+    @property
     def header(self) -> dict[str, str]:
         """What a request carries."""
         return {"Authorization": f"Bearer {self.text}"}
 
 
 class Tokens:
-    """The tokens of one process, by endpoint and repository. Safe from many threads."""
+    """The tokens of one process, by endpoint and repository: those that are good, and not too many.
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    Safe from many threads.
+    """
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, str], Token] = {}
 
-    def header(self, endpoint: Endpoint, repository: str) -> dict[str, str]:
-        """The headers that a request to this endpoint carries: empty as long as nothing asked for any."""
+    def known(self, endpoint: Endpoint, repository: str) -> Token | None:
+        """The token that a request to this endpoint carries; None as long as nothing asked for any."""
         with self._lock:
             token = self._known.get((endpoint.base, repository))
-        return token.header if token is not None and time.monotonic() < token.until else {}
+            if token is not None and token.expired:
+                del self._known[endpoint.base, repository]
+                return None
+            return token
 
     def keep(self, endpoint: Endpoint, repository: str, token: Token) -> None:
-        """Has `header` give this token, which was good just now."""
+        """Has `known` give this token, which was good just now, until it expires or many others came."""
         with self._lock:
+            self._known.pop((endpoint.base, repository), None)
+            for key in [key for key, other in self._known.items() if other.expired]:
+                del self._known[key]
+            while len(self._known) >= MAX_TOKENS:
+                del self._known[next(iter(self._known))]
             self._known[endpoint.base, repository] = token
 
-    def answer(self, call: Call, endpoint: Endpoint, repository: str, header: str, timeout: float) -> Token:
-        """Meets a 401: fetches a token for reading the repository, for the caller alone until it is kept.
-
-        Raises RegistryError where there is no way in without credentials; SourceBusy and SourceGone as a request does.
-        """
-        challenges = parse_challenges(header)
-        bearer = next((c for c in challenges if c.scheme == "bearer" and c.params.get("realm")), None)
-        if bearer is None:
-            raise RegistryError(
-                f"{endpoint.shown} wants a login, and towline has no credentials for it; "
-                "check the name, or use a registry that can be read without"
-            )
-        try:
-            return self._fetch(call, endpoint, repository, bearer, timeout)
-        except ValueError:
-            raise RegistryError(f"{endpoint.shown} sends its logins to an address that is none") from None
-
-    def _fetch(self, call: Call, endpoint: Endpoint, repository: str, challenge: Challenge, timeout: float) -> Token:
-        """Raises ValueError, too, for an address that is none."""
-        response = self._ask(call, endpoint, _address(endpoint, repository, challenge), timeout)
-        if response.busy:
-            raise SourceBusy(
-                f"{response.host}, the token service of {endpoint.shown}, answers {response.status}; try again later",
-                retry_after=response.retry_after,
-            )
-        if response.status != 200:
-            raise RegistryError(
-                f"{endpoint.shown} refuses an anonymous token (status {response.status}); it wants a login"
-            )
-        token = _read(response)
-        if token is None:
-            raise SourceGone(f"{response.host} does not send a token for {endpoint.shown}")
-        return token
-
-    def _ask(self, call: Call, endpoint: Endpoint, url: str, timeout: float) -> Response:
-        previous = endpoint.base
-        for _ in range(MAX_REDIRECTS):
-            if not self._transport.allows(url, after=previous):
-                raise RegistryError(
-                    f"{endpoint.shown} sends its logins to an address that is not HTTPS; "
-                    "name that host in TOWLINE_PLAIN_HTTP if it is meant"
-                )
-            response = call.send("GET", url, {"Accept": "application/json"}, timeout=timeout)
-            if response.redirect is None:
-                return response
-            previous, url = url, urljoin(url, response.redirect)
-        raise SourceGone(f"the token service of {endpoint.shown} redirects in circles")
+    def forget(self, endpoint: Endpoint, repository: str, token: Token) -> None:
+        """This token was refused. Another one that somebody got meanwhile stays."""
+        with self._lock:
+            if self._known.get((endpoint.base, repository)) is token:
+                del self._known[endpoint.base, repository]
 
 
-def _address(endpoint: Endpoint, repository: str, challenge: Challenge) -> str:
-    """Where a token is asked for: the Docker token specification, "Requesting a Token". Raises ValueError."""
-    realm = urlsplit(urljoin(endpoint.base + "/", challenge.params["realm"]))
-    query = {"scope": challenge.params.get("scope") or f"repository:{repository}:pull"}
-    if "service" in challenge.params:
-        query["service"] = challenge.params["service"]
+def token_address(endpoint: Endpoint, repository: str, header: str) -> str | None:
+    """Where a token is asked for, by a 401's challenges: the Docker token specification, "Requesting a Token". None
+    where no token would do. Raises ValueError for a realm that is no address.
+    """
+    challenges = parse_challenges(header)
+    bearer = next((each.params for each in challenges if each.scheme == "bearer" and each.params.get("realm")), None)
+    if bearer is None:
+        return None
+    realm = urlsplit(urljoin(endpoint.base + "/", bearer["realm"]))
+    query = {"scope": bearer.get("scope") or f"repository:{repository}:pull"}
+    if "service" in bearer:
+        query["service"] = bearer["service"]
     return urlunsplit(realm._replace(query="&".join(filter(None, (realm.query, urlencode(query)))), fragment=""))
 
 
-def _read(response: Response) -> Token | None:
-    """The token of an answer, if it holds one that can stand in a header."""
+def read_token(response: Response) -> Token | None:
+    """The token of an answer, if it holds one that can stand in a header. Raises as reading a response does."""
     try:
         answer = msgspec.json.decode(response.read(MAX_TOKEN_BYTES), type=_TokenAnswer)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SourceLied):

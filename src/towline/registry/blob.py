@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
+import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from towline.errors import RegistryError, SourceBusy, SourceGone, SourceLied
+from towline.errors import RegistryError, SourceBusy, SourceError, SourceGone, SourceLied
 from towline.model.manifest import Descriptor
-from towline.registry.access import Access, Asking, check_status
+from towline.registry.access import Access, Asking, Place, check_status
 from towline.registry.endpoints import Endpoint
 from towline.registry.response import Response
+from towline.registry.wire import Allowance
+from towline.registry.words import words_of
 
-SILENCE = 5.0
-"""Seconds without a byte in the middle of a body after which the connection is given up: another goes on from there.
-To begin an answer, a registry that has to fetch it elsewhere first gets longer."""
+SUSPICIOUS = 4.0
+"""Seconds of silence after which the address that a registry redirected to is asked for again by whoever comes next.
+The request that waits is left alone.
+"""
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\Z")
+_CONTENT_RANGE = re.compile(r"bytes[ =]*(\d{1,18})\s*-\s*(\d{1,18})\s*(?:/\s*(\d{1,18}|\*)?)?\s*\Z", re.I | re.A)
 
 
 class RegistryBlob:
     """A `BlobSource`: ranges of one blob from one endpoint, which may redirect to a host with a signed address.
 
-    The address is kept until it is refused, then asked for again: such signatures expire in the middle of a download.
+    The address is kept until it fails in any way, then asked for again: such signatures expire in the middle of a
+    download, and hosts die. `allowance` is how long a request may take to its first byte, in seconds; half of it is how
+    long the body may be silent after that. `served` are the hosts that have sent something to whoever wants the blob.
     """
 
-    def __init__(self, access: Access, endpoint: Endpoint, repository: str, blob: Descriptor, timeout: float) -> None:
+    def __init__(
+        self,
+        access: Access,
+        endpoint: Endpoint,
+        repository: str,
+        blob: Descriptor,
+        allowance: float,
+        served: set[str] | None = None,
+    ) -> None:
         self.name = endpoint.shown
         self.ranged = True
+        self.blob = blob
+        self.allowance = allowance
+        self.served: set[str] = served if served is not None else set()
         self._access = access
         self._endpoint = endpoint
         self._repository = repository
-        self._blob = blob
-        self._timeout = timeout
         self._lock = threading.Lock()
-        self._address: str | None = None
+        self._kept: _Kept | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -48,48 +65,131 @@ class RegistryBlob:
 
     @property
     def _place(self) -> tuple[Endpoint, str, Descriptor]:
-        return self._endpoint, self._repository, self._blob
+        return self._endpoint, self._repository, self.blob
 
     def open(self, start: int, stop: int) -> RangeStream:
         """A stream of the bytes [start, stop); nothing is asked before its first `readinto`."""
-        return RangeStream(self, start, stop)
+        return RangeStream(self, self._access, start, stop)
 
-    @property
-    def _url(self) -> str:
-        return self._endpoint.url(self._repository, "blobs", str(self._blob.digest))
+    def ask(self, stream: RangeStream) -> Answer:
+        """The answer that begins with the stream's bytes. Raises SourceBusy, SourceGone, SourceLied, RegistryError,
+        Cancelled.
+        """
+        headers = {"Accept-Encoding": "identity"}
+        if self.ranged:
+            headers["Range"] = f"bytes={stream.start}-{stream.stop - 1}"
+        allowance = Allowance(self.allowance)
+        asking = Asking(stream.call, self._endpoint, self._repository, headers, allowance, self.served)
+        answer = self._from_kept_address(asking, stream) or self._from_registry(asking, stream)
+        if answer.response.status != 416:
+            return answer
+        self.ranged = False
+        if "Range" in headers and stream.start == 0:
+            return self.ask(stream)
+        raise SourceBusy(f"{answer.response.host} ignores ranges", retry_after=0.0)
 
-    def _request(self, stream: RangeStream) -> Response:
-        headers = {"Range": f"bytes={stream.start}-{stream.stop - 1}", "Accept-Encoding": "identity"}
-        asking = Asking(stream.call, self._endpoint, self._repository, headers, self._timeout)
-        return self._checked(self._from_kept_address(asking) or self._from_registry(asking))
-
-    def _from_kept_address(self, asking: Asking) -> Response | None:
-        """None where no address is kept, or it has expired."""
+    def forget(self, kept: _Kept | None) -> None:
+        """This address failed, or is suspected to: the registry is asked for another."""
         with self._lock:
-            address = self._address
-        if address is None:
+            if kept is not None and self._kept is kept:
+                self._kept = None
+
+    def _from_kept_address(self, asking: Asking, stream: RangeStream) -> Answer | None:
+        """None where no address is kept, or it failed in whatever way."""
+        with self._lock:
+            kept = self._kept
+            if kept is not None and kept.suspicious:
+                kept = self._kept = None
+        if kept is None:
             return None
-        response = self._access.follow(asking, address, after=self._url)
-        if response.status not in (400, 401, 403, 404, 410) and response.redirect is None:
-            return response
-        with self._lock:
-            if self._address == address:
-                self._address = None
+        try:
+            with kept.waited_for():
+                response = self._access.follow(asking, kept.place)
+            if response.redirect is None:
+                return self._judged(response, stream, kept)
+        except (SourceError, RegistryError):
+            pass
+        self.forget(kept)
         return None
 
-    def _from_registry(self, asking: Asking) -> Response:
+    def _from_registry(self, asking: Asking, stream: RangeStream) -> Answer:
         """A host that refuses an address just signed is asked once more: signatures can be that short-lived."""
-        landing = self._access.get(asking, self._url)
-        if landing.url != self._url and landing.response.status in (403, 404):
-            landing = self._access.get(asking, self._url)
-        if landing.url != self._url and landing.response.status in (200, 206):
-            with self._lock:
-                self._address = landing.url
-        return landing.response
+        url = self._endpoint.url(self._repository, "blobs", str(self.blob.digest))
+        landing = self._access.get(asking, url)
+        if landing.place is not None and landing.response.status in (400, 401, 403, 404, 410):
+            landing = self._access.get(asking, url)
+        kept = _Kept(landing.place) if landing.place is not None else None
+        answer = self._judged(landing.response, stream, kept)
+        with self._lock:
+            self._kept = kept
+        return answer
 
-    def _checked(self, response: Response) -> Response:
-        check_status(response, f"blob {self._blob.digest.short}")
-        return response
+    def _judged(self, response: Response, stream: RangeStream, kept: _Kept | None) -> Answer:
+        """Raises what is wrong with an answer, as far as its head tells; 416 is left to the caller."""
+        if response.status == 416 and self.ranged:
+            return Answer(response, 0, kept)
+        check_status(response, f"blob {self.blob.digest.short}")
+        if (response.headers.get("Content-Encoding") or "").lower() not in ("", "identity"):
+            raise SourceLied(f"{response.host} sends the blob compressed, which was not asked for")
+        if response.status == 200:
+            _check_length(response, self.blob.size)
+            if stream.start:
+                self.ranged = False
+                raise SourceBusy(f"{response.host} ignores ranges", retry_after=0.0)
+            return Answer(response, self.blob.size, kept)
+        return Answer(response, self._partial(response, stream), kept)
+
+    def _partial(self, response: Response, stream: RangeStream) -> int:
+        """How many bytes of a range an answer promises."""
+        match = _CONTENT_RANGE.match((response.headers.get("Content-Range") or "").strip())
+        if match is None:
+            raise SourceLied(f"{response.host} does not say which bytes it sends")
+        first, last, total = match.groups()
+        if total not in (None, "*") and int(total) != self.blob.size:
+            raise SourceLied(f"{response.host} has {total} bytes where the manifest promises {self.blob.size}")
+        if int(first) != stream.start or not int(first) <= int(last) < stream.stop:
+            raise SourceLied(
+                f"{response.host} sends bytes {first}-{last} where {stream.start}-{stream.stop - 1} were asked for"
+            )
+        promised = int(last) + 1 - int(first)
+        _check_length(response, promised)
+        return promised
+
+
+class _Kept:
+    """A place to which the registry redirected, and since when requests to it have waited for their answers."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._since: list[float] = []
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether a request has waited for long."""
+        return any(time.monotonic() - since > SUSPICIOUS for since in tuple(self._since))
+
+    @contextlib.contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """While a request waits for its answer."""
+        since = time.monotonic()
+        self._since.append(since)
+        try:
+            yield
+        finally:
+            self._since.remove(since)
+
+
+class Answer:
+    """A response that begins with the bytes asked for, how many it promises, and the address that it came from, where
+    that is kept.
+    """
+
+    __slots__ = ("kept", "promised", "response")
+
+    def __init__(self, response: Response, promised: int, kept: _Kept | None) -> None:
+        self.response = response
+        self.promised = promised
+        self.kept = kept
 
 
 class RangeStream:
@@ -98,13 +198,14 @@ class RangeStream:
     Every length is checked: a body that ends before `stop` raises, so `readinto` returns 0 at `stop` and only there.
     """
 
-    def __init__(self, blob: RegistryBlob, start: int, stop: int) -> None:
+    def __init__(self, source: RegistryBlob, access: Access, start: int, stop: int) -> None:
         self.start = start
         self.stop = stop
-        self.call = blob._access.client.call()
-        self._source = blob
+        self.call = access.client.call()
+        self._source = source
         self._left = stop - start
-        self._response: Response | None = None
+        self._answer: Answer | None = None
+        self._silent_since: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -120,46 +221,53 @@ class RangeStream:
 
     def readinto(self, buffer: memoryview) -> int | None:
         """Fills the start of `buffer`, or is None; raises SourceBusy, SourceGone, SourceLied, Cancelled."""
+        answer = self._answer
         try:
-            if self._response is None:
-                self._response = self._begin()
-                self._response.be_patient(SILENCE)
-            if self._left == 0:
-                return 0
-            count = self._response.readinto(buffer[: self._left])
+            if answer is None:
+                answer = self._answer = self._begin()
+            return self._receive(answer, buffer[: self._left]) if self._left else 0
         except RegistryError as error:
             raise SourceGone(str(error)) from None
+        except SourceError:
+            self._source.forget(answer.kept if answer is not None else None)
+            raise
+
+    def _begin(self) -> Answer:
+        answer = self._source.ask(self)
+        answer.response.allow_silence(self._source.allowance / 2)
+        return answer
+
+    def _receive(self, answer: Answer, room: memoryview) -> int | None:
+        response = answer.response
+        count = response.readinto(room)
         if count is None:
+            self._lulled(answer)
             return None
-        if count == 0:
-            raise SourceBusy(f"the connection to {self._response.host} was lost")
+        if not count:
+            got = self.stop - self.start - self._left
+            raise SourceLied(f"{response.host} ends its answer after {got} of {got + answer.promised} bytes")
+        if self._left == self.stop - self.start:
+            self._source.served.add(response.host)
+        self._silent_since = None
         self._left -= count
+        answer.promised -= count
+        if not answer.promised and not response.ends():
+            raise SourceLied(f"{response.host} sends more bytes than it promised")
         return count
 
-    def _begin(self) -> Response:
-        response = self._source._request(self)
-        if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
-            raise SourceLied(f"{response.host} sends the blob compressed, which was not asked for")
-        if response.status == 200:
-            self._check_length(response, self._source._blob.size)
-            if self.start == 0:
-                return response
-            self._source.ranged = False
-            raise SourceBusy(f"{response.host} ignores ranges", retry_after=0.0)
-        match = _CONTENT_RANGE.match(response.headers.get("Content-Range", "").strip())
-        if match is None:
-            raise SourceLied(f"{response.host} does not say which bytes it sends")
-        first, last, total = match.groups()
-        if total not in ("*", str(self._source._blob.size)):
-            raise SourceLied(f"{response.host} has {total} bytes where the manifest promises {self._source._blob.size}")
-        if int(first) != self.start or int(last) >= self.stop:
-            raise SourceLied(
-                f"{response.host} sends bytes {first}-{last} where {self.start}-{self.stop - 1} were asked for"
-            )
-        self._check_length(response, int(last) + 1 - int(first))
-        return response
+    def _lulled(self, answer: Answer) -> None:
+        now = time.monotonic()
+        if self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since > SUSPICIOUS:
+            self._source.forget(answer.kept)
 
-    def _check_length(self, response: Response, expected: int) -> None:
-        length = response.headers.get("Content-Length")
-        if length is not None and length.strip() != str(expected):
-            raise SourceLied(f"{response.host} has {length[:20]!a} bytes where {expected} were promised")
+
+def _check_length(response: Response, expected: int) -> None:
+    if response.announced == expected:
+        return
+    if response.web_page:
+        raise SourceLied(f"{response.host} does not send the blob{words_of(response)}")
+    told = response.announced if response.announced is not None else response.headers.get("Content-Length")
+    if told is not None:
+        raise SourceLied(f"{response.host} has {str(told)[:20]!a} bytes where {expected} were promised")

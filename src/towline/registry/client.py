@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
-
-import msgspec
+from dataclasses import dataclass, field
 
 from towline.errors import InvalidManifest, NotFound, RegistryError, SourceBusy, SourceGone, SourceLied
 from towline.model.digest import Digest
@@ -25,7 +23,10 @@ from towline.patience import Patience, Pulse
 from towline.registry.access import Access, Asking, check_status
 from towline.registry.blob import RegistryBlob
 from towline.registry.endpoints import Endpoint, endpoints, transport
+from towline.registry.failures import host_of
 from towline.registry.http import Call, HttpClient
+from towline.registry.wire import Allowance
+from towline.registry.words import MAX_WORDS_BYTES, Words, read_words, words_of
 from towline.settings import Settings
 
 _ACCEPT = ", ".join((DOCKER_MANIFEST, OCI_MANIFEST, OCI_INDEX, DOCKER_INDEX))
@@ -44,6 +45,8 @@ class Resolved:
     name: ModelName
     manifest: Manifest
     endpoints: tuple[Endpoint, ...]
+    served: set[str] = field(default_factory=set)
+    """Hosts that have sent something to this pull, with their ports: if they refuse connections they are restarting."""
 
 
 @dataclass(slots=True)
@@ -68,7 +71,6 @@ class Registry:
         self._settings = settings
         self._client = HttpClient(connections=settings.connections, connect_timeout=settings.connect_timeout)
         self._access = Access(self._client, transport(settings))
-        self._timeout = max(settings.stall_timeout / 2, 1.0)
 
     def call(self) -> Call:
         """A conversation for `resolve`, which another thread can cancel."""
@@ -87,17 +89,20 @@ class Registry:
         """
         inquiry = inquiry or Inquiry(Patience(self._settings.stall_timeout))
         candidates = endpoints(name.host, self._settings)
+        share = self._settings.stall_timeout / len(candidates)
         refusals = _Refusals(self._settings.refused_timeout)
         pause = _FIRST_PAUSE
         while True:
             failures: list[Exception] = []
             for index, endpoint in enumerate(candidates):
                 try:
-                    manifest = self._manifest(call, endpoint, name)
+                    manifest = self._manifest(call, endpoint, name, Allowance(share))
                 except (SourceBusy, SourceGone, SourceLied, RegistryError, NotFound) as error:
                     failures.append(error)
                     continue
-                return Resolved(name, manifest, (endpoint, *candidates[:index], *candidates[index + 1 :]))
+                inquiry.received += len(manifest.raw)
+                others = (*candidates[:index], *candidates[index + 1 :])
+                return Resolved(name, manifest, (endpoint, *others), {host_of(endpoint.base)})
             summary = _summed_up(name, failures)
             inquiry.trouble = str(summary)
             if not _may_be_cured(failures) or (refusals.last_too_long(failures) and not inquiry.patience.endless):
@@ -106,17 +111,21 @@ class Registry:
             call.wait(max(*asked, pause * random.uniform(0.75, 1.25)))  # noqa: S311
             pause = min(pause * 2, _LONGEST_PAUSE if not refusals.begun else _REFUSED_PAUSE)
 
-    def source(self, endpoint: Endpoint, name: ModelName, blob: Descriptor) -> RegistryBlob:
-        """The blob as this endpoint has it."""
-        return RegistryBlob(self._access, endpoint, name.repository, blob, self._timeout)
+    def source(
+        self, endpoint: Endpoint, name: ModelName, blob: Descriptor, served: set[str] | None = None
+    ) -> RegistryBlob:
+        """The blob as this endpoint has it; `served` is that of the `Resolved` for which it is wanted."""
+        patience = self._settings.stall_timeout
+        return RegistryBlob(self._access, endpoint, name.repository, blob, patience, served)
 
-    def _manifest(self, call: Call, endpoint: Endpoint, name: ModelName) -> Manifest:
+    def _manifest(self, call: Call, endpoint: Endpoint, name: ModelName, allowance: Allowance) -> Manifest:
+        asking = Asking(call, endpoint, name.repository, {"Accept": _ACCEPT}, allowance)
         if name.digest is None:
-            return self._fetched(call, endpoint, name, name.tag)
+            return self._fetched(asking, name, name.tag)
         try:
-            return self._fetched(call, endpoint, name, str(name.digest))
+            return self._fetched(asking, name, str(name.digest))
         except NotFound:
-            manifest = self._fetched(call, endpoint, name, name.tag)
+            manifest = self._fetched(asking, name, name.tag)
         if manifest.digest != name.digest:
             raise InvalidManifest(
                 f"{endpoint.shown} has {name} with digest {manifest.digest}, not the pinned one; "
@@ -124,31 +133,36 @@ class Registry:
             )
         return manifest
 
-    def _fetched(self, call: Call, endpoint: Endpoint, name: ModelName, reference: str) -> Manifest:
-        raw = self._raw(call, endpoint, name, reference)
+    def _fetched(self, asking: Asking, name: ModelName, reference: str) -> Manifest:
+        raw = self._raw(asking, name, reference)
         if reference.startswith("sha256:"):
             # A pin is the manifest's: an index, even one with this digest, would let another manifest in.
-            _check_digest(raw, Digest.parse(reference), endpoint)
+            _check_digest(raw, Digest.parse(reference), asking.endpoint)
         elif (entry := sole_entry(raw)) is not None:
-            raw = self._raw(call, endpoint, name, str(entry))
-            _check_digest(raw, entry, endpoint)
+            raw = self._raw(asking, name, str(entry))
+            _check_digest(raw, entry, asking.endpoint)
         return Manifest.parse(raw)
 
-    def _raw(self, call: Call, endpoint: Endpoint, name: ModelName, reference: str) -> bytes:
-        url = endpoint.url(name.repository, "manifests", reference)
-        asking = Asking(call, endpoint, name.repository, {"Accept": _ACCEPT}, self._timeout)
-        response = self._access.get(asking, url).response
-        if response.status in (400, 404) and (response.status == 404 or _says_name_invalid(response.read(1 << 20))):
-            raise NotFound(f"model {str(name)!r} not found at {endpoint.shown}; check its name and tag")
-        check_status(response, f"the manifest of {name}")
-        if response.headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
+    def _raw(self, asking: Asking, name: ModelName, reference: str) -> bytes:
+        endpoint = asking.endpoint
+        response = self._access.get(asking, endpoint.url(name.repository, "manifests", reference)).response
+        words = words_of(response) if response.status not in (200, 206) else Words()
+        if response.status == 404 or (response.status == 400 and "NAME_INVALID" in words.codes):
+            raise NotFound(
+                f"model {str(name)!r} not found at {endpoint.shown}; check its name and tag{words.unless_plain}"
+            )
+        check_status(response, f"the manifest of {name}", words)
+        if (response.headers.get("Content-Encoding") or "").lower() not in ("", "identity"):
             raise InvalidManifest(f"{endpoint.shown} sends the manifest compressed, which was not asked for")
         try:
-            return response.read(MAX_MANIFEST_BYTES)
+            raw = response.read(MAX_MANIFEST_BYTES)
         except SourceLied:
             raise InvalidManifest(
                 f"{endpoint.shown} sends a manifest larger than {MAX_MANIFEST_BYTES >> 20} MiB; it is not a model"
             ) from None
+        if (page := read_words(raw[:MAX_WORDS_BYTES])).web_page:
+            raise InvalidManifest(f"{endpoint.shown} does not send the manifest of {name}{page}")
+        return raw
 
 
 def _may_be_cured(failures: list[Exception]) -> bool:
@@ -188,22 +202,6 @@ def _check_digest(raw: bytes, wanted: Digest, endpoint: Endpoint) -> None:
         raise InvalidManifest(
             f"{endpoint.shown} sends another manifest for digest {wanted}; pull again, or from elsewhere"
         )
-
-
-class _OciError(msgspec.Struct):
-    code: str = ""
-
-
-class _OciErrors(msgspec.Struct):
-    errors: list[_OciError] = []
-
-
-def _says_name_invalid(body: bytes) -> bool:
-    try:
-        answer = msgspec.json.decode(body, type=_OciErrors)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    return any(error.code == "NAME_INVALID" for error in answer.errors)
 
 
 def _summed_up(name: ModelName, failures: list[Exception]) -> Exception:

@@ -32,10 +32,12 @@ class Endpoint:
 class Transport:
     """The transport rule: HTTPS always, but for loopback and for what the operator's configuration names as plain.
 
-    `plain` holds `host` or `host:port`, lower case. Nothing in a request can add to it.
+    `plain` and `named` hold `host` or `host:port`, lower case: what may be plain, and whatever else the configuration
+    names, to which a server may lead wherever it is. Nothing in a request can add to them.
     """
 
     plain: frozenset[str]
+    named: frozenset[str] = frozenset()
 
     def allows(self, url: str, *, after: str | None = None) -> bool:
         """Whether this address may be asked; `after` is the one that redirected there, and HTTPS never falls back."""
@@ -54,9 +56,18 @@ class Transport:
 
     def is_plain(self, host: str, port: int | None) -> bool:
         """Whether plain HTTP is meant for this host."""
-        bare = f"[{host}]" if ":" in host else host
-        names = {bare, f"{bare}:{port or 80}"}
-        return is_loopback(host) or not names.isdisjoint(self.plain)
+        return is_loopback(host) or not _spellings(host, port or 80).isdisjoint(self.plain)
+
+    def names(self, url: str) -> bool:
+        """Whether the configuration names the host of this address, which `allows` allowed."""
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return not _spellings(parts.hostname or "", port).isdisjoint(self.plain | self.named)
+
+
+def _spellings(host: str, port: int) -> set[str]:
+    bare = f"[{host}]" if ":" in host else host
+    return {bare, f"{bare}:{port}"}
 
 
 @functools.lru_cache(1024)
@@ -72,10 +83,15 @@ def is_loopback(host: str) -> bool:
 
 
 def transport(settings: Settings) -> Transport:
-    """The rule that follows from the configuration: plain hosts, and mirrors written `http://`."""
-    mirrors = (urlsplit(mirror.url) for mirror in settings.mirrors)
-    named = {url.netloc.lower() if url.port else f"{url.netloc.lower()}:80" for url in mirrors if url.scheme == "http"}
-    return Transport(frozenset(settings.plain_http) | named)
+    """The rule that follows from the configuration: plain hosts, and mirrors, of which some are written `http://`."""
+    plain: set[str] = set(settings.plain_http)
+    secure: set[str] = set()
+    for mirror in settings.mirrors:
+        url = urlsplit(mirror.url)
+        port = url.port or (80 if url.scheme == "http" else 443)
+        named = plain if url.scheme == "http" else secure
+        named.add(url.netloc.lower() if url.port else f"{url.netloc.lower()}:{port}")
+    return Transport(frozenset(plain), frozenset(secure))
 
 
 def endpoints(host: str, settings: Settings) -> tuple[Endpoint, ...]:

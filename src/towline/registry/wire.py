@@ -1,0 +1,156 @@
+"""The receiving end of a connection: bytes in the order in which they come, waited for no longer than is allowed."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from http.client import HTTPException
+from typing import Any, TypeVar
+
+TICK = 0.5
+"""Seconds that one wait takes at most: a longer silence is told in between."""
+
+MAX_NOISE = 64 << 10
+"""Bytes of heads, chunk lengths and trailers that are read in a row without a byte of a body among them."""
+
+_STEP = 16 << 10
+"""Bytes that are taken at once where it is not known whether they are of a body."""
+
+_TLS_STEP = 256 << 10
+_TLS_SECONDS = 0.02
+"""Records are read on, up to so many bytes or seconds: more would keep what has come from being used."""
+
+T = TypeVar("T")
+
+
+class Garbled(HTTPException):
+    """What came is not HTTP, or more of it than any server has reason to send."""
+
+
+class Allowance:
+    """How long the answer to one question is waited for, in seconds; what comes meanwhile does not renew it by itself.
+
+    A wait counts as one tick at most: if it took longer, this process was stopped, and that is nobody's fault.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def spend(self, seconds: float) -> None:
+        """One wait took so long."""
+        self.left -= min(seconds, TICK)
+
+    def check(self) -> None:
+        """Raises TimeoutError where nothing is left."""
+        if self.left <= 0:
+            raise TimeoutError("no answer in time")
+
+
+class Wire:
+    """The receiving end of `sock`, plain or TLS, for one answer. Waits no longer than `allowance`, which may be renewed
+    or replaced, and for one tick at once.
+    """
+
+    def __init__(self, sock: socket.socket, allowance: Allowance) -> None:
+        self.allowance = allowance
+        self._socket = sock
+        self._tls: Any = getattr(sock, "_sslobj", None)
+        self._held = bytearray()
+        self._searched = 0
+        self._noise = 0
+        self._tick = TICK
+        sock.settimeout(TICK)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing has come that nobody has taken."""
+        return not self._held
+
+    def line(self) -> bytes | None:
+        """The next line, without its end; None where it did not come within a tick: ask again.
+
+        Raises Garbled, OSError (TimeoutError where allowance ran out, ConnectionError where the connection ended).
+        """
+        held = self._held
+        while (end := held.find(b"\n", self._searched)) < 0:
+            self._searched = len(held)
+            self._check_noise(len(held))
+            came = self._waited(self._more)
+            if came is None:
+                return None
+            if not came:
+                raise ConnectionResetError("the connection ended within the answer's head")
+            held += came
+        self._check_noise(end + 1)
+        line = bytes(held[:end])
+        self._take(end + 1)
+        self._noise += end + 1
+        return line.removesuffix(b"\r")
+
+    def readinto(self, buffer: memoryview) -> int | None:
+        """Fills the start of `buffer`; 0 at the connection's end, None where nothing came within a tick.
+
+        What it gives are bytes of a body: noise may follow them anew. Raises OSError.
+        """
+        count: int | None
+        if self._held:
+            count = min(len(buffer), len(self._held))
+            buffer[:count] = self._held[:count]
+            self._take(count)
+        else:
+            count = self._waited(lambda: self._receive(buffer))
+        if count:
+            self._noise = 0
+        return count
+
+    def _take(self, count: int) -> None:
+        del self._held[:count]
+        self._searched = 0
+
+    def _check_noise(self, more: int) -> None:
+        if self._noise + more > MAX_NOISE:
+            raise Garbled("the answer's head does not end")
+
+    def _waited(self, receive: Callable[[], T]) -> T | None:
+        allowance = self.allowance
+        allowance.check()
+        if (tick := min(allowance.left, TICK)) != self._tick:
+            self._tick = tick
+            self._socket.settimeout(tick)
+        since = time.monotonic()
+        try:
+            return receive()
+        except TimeoutError:
+            return None
+        finally:
+            allowance.spend(time.monotonic() - since)
+
+    def _more(self) -> bytes:
+        # Past the TLS socket's own `recv`, which takes a connection that broke for one that ended.
+        came: bytes = self._tls.read(_STEP) if self._tls is not None else self._socket.recv(_STEP)
+        return came
+
+    def _receive(self, buffer: memoryview) -> int:
+        if self._tls is not None:
+            return _read_records(self._tls, buffer[:_TLS_STEP])
+        return self._socket.recv_into(buffer)
+
+
+def _read_records(tls: Any, buffer: memoryview) -> int:
+    """Fills the buffer from a TLS connection, record by record; begins no further one after `_TLS_SECONDS`.
+
+    A record holds 16 KiB. Going through the socket's own layers for each costs as much as deciphering it.
+    """
+    count: int = tls.read(len(buffer), buffer)
+    until = time.monotonic() + _TLS_SECONDS
+    with contextlib.suppress(OSError):  # it will be there the next time: what came before it counts
+        while 0 < count < len(buffer) and time.monotonic() < until:
+            more: int = tls.read(len(buffer) - count, buffer[count:])
+            if not more:
+                break
+            count += more
+    return count
