@@ -266,8 +266,9 @@ class RangeStream:
 def _check_length(response: Response, expected: int) -> None:
     if response.announced == expected:
         return
-    if response.web_page:
-        raise SourceLied(f"{response.host} does not send the blob{words_of(response)}")
     told = response.announced if response.announced is not None else response.headers.get("Content-Length")
     if told is not None:
-        raise SourceLied(f"{response.host} has {str(told)[:20]!a} bytes where {expected} were promised")
+        page = words_of(response) if response.web_page else ""
+        raise SourceLied(f"{response.host} has {str(told)[:20]!a} bytes where {expected} were promised{page}")
+    if response.web_page:
+        raise SourceLied(f"{response.host} does not send the blob{words_of(response)}")
