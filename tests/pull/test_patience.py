@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import faults
 from tests.support.exchanges import blob, manifest
-from tests.support.models import Model, generate
+from tests.support.models import Model, crowd, generate
 from tests.support.pulling import Pulling
 from tests.support.registry import FaultRegistry
 from towline.errors import Starved
@@ -99,3 +99,38 @@ def test_without_a_thread_to_spare_a_pull_is_refused_with_a_sentence_and_well_a_
             with pytest.raises(Starved, match="no thread"):
                 pulling.puller.join(ModelName.parse(name))
         pulling.pull(name, model)
+
+
+def test_a_registry_that_restarts_in_the_middle_gets_the_whole_patience(
+    registry: FaultRegistry, store_path: Path
+) -> None:
+    model = generate(40 << 20)
+    name = registry.add(model, "library/large")
+    held = faults.Stall(after=1 << 20)
+    registry.fail(blob(model.weights), held, times=1)
+    with Pulling(store_path, stall_timeout=20.0, refused_timeout=0.5) as pulling:
+        pull = pulling.start(name)
+        assert held.reached.wait(20)
+        registry.stop()
+        held.release()
+        threading.Event().wait(2.0)  # four times what is given to a source that has sent nothing
+        registry.heal()
+        registry.start()
+        pull.finish(model)
+
+
+def test_a_manifest_that_takes_longer_than_the_patience_comes_as_long_as_it_flows(
+    registry: FaultRegistry, store_path: Path
+) -> None:
+    model = crowd(300)
+    name = registry.add(model, "library/many")
+    registry.fail(manifest(), faults.Slow(len(model.manifest) / 4), times=1)
+    with Pulling(store_path, stall_timeout=2.0) as pulling:
+        pulling.pull(name, model)
+
+
+def test_a_manifest_that_drips_is_given_up(registry: FaultRegistry, store_path: Path, model: Model) -> None:
+    name = registry.add(model, "library/tiny")
+    registry.fail(manifest(), faults.Slow(10.0), times=None)
+    with Pulling(store_path, stall_timeout=PATIENCE) as pulling:
+        assert registry.host in str(pulling.fail(name))

@@ -57,7 +57,7 @@ class PlanMachine(RuleBasedStateMachine):
     def bytes_come(self, data: st.DataObject, count: int, counted: bool) -> None:
         segment = data.draw(st.sampled_from(self.plan.active))
         if counted or segment.rival is not None:
-            self.plan.received(segment, count)
+            self.plan.received(segment, count, self.now)
         before = segment.pos
         start, claimed = self.plan.claim(segment, count)
         assert start == before
@@ -123,8 +123,8 @@ TestPlanMachine.settings = settings(max_examples=150, stateful_step_count=40, de
 
 
 def fetch(plan: Plan, segment: Segment, count: int) -> None:
-    """So many bytes of a segment arrive and are written."""
-    plan.received(segment, count)
+    """So many bytes of a segment arrive, without a delay, and are written."""
+    plan.received(segment, count, segment.started)
     start, claimed = plan.claim(segment, count)
     plan.landed(start, start + claimed)
 
@@ -188,6 +188,13 @@ class TestSharing:
         fetch(plan, take(plan, 0), 1)
         assert plan.next(0.1) is None
 
+    def test_what_would_be_here_before_a_new_connection_begins_is_not_divided(self) -> None:
+        plan = Plan(16 * MIB)
+        first = take(plan, 0)
+        plan.received(first, 1, 3.0)
+        plan.received(first, 3 * MIB, 3.5)
+        assert plan.next(3.5) is None
+
     def test_a_connection_that_crawls_is_overtaken_whole(self) -> None:
         plan = Plan(MIB)
         slow = take(plan, 0)
@@ -249,10 +256,10 @@ class TestDuels:
         plan = Plan(8 * MIB)
         both = take(plan, 0), take(plan, DUEL_AGE)
         won, lost = both[winner], both[1 - winner]
-        assert plan.received(won, 1000) is lost
+        assert plan.received(won, 1000, DUEL_AGE) is lost
         assert lost.overtaken
         assert not lost.remaining
-        assert plan.received(lost, 1000) is None
+        assert plan.received(lost, 1000, DUEL_AGE) is None
         assert plan.claim(lost, 1000) == (0, 0)
         plan.release(lost)
         fetch(plan, won, 8 * MIB)
@@ -272,7 +279,7 @@ class TestClaiming:
     def test_no_more_is_claimed_than_the_segment_still_has(self) -> None:
         plan = Plan(8 * MIB)
         first = take(plan, 0)
-        plan.received(first, 1)
+        plan.received(first, 1, 0)
         take(plan, 0)
         assert plan.claim(first, 8 * MIB) == (0, 4 * MIB)
         assert plan.claim(first, 1) == (4 * MIB, 0)

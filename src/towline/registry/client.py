@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 from towline.errors import InvalidManifest, NotFound, RegistryError, SourceBusy, SourceGone, SourceLied
 from towline.model.digest import Digest
@@ -57,11 +58,12 @@ class Inquiry:
 
     patience: Patience
     received: int = 0
+    """A KiB counts, and nothing less: a drip is no progress."""
     trouble: str = "no registry answers"
 
     def pulse(self) -> Pulse:
         """What it does, at a glance."""
-        return Pulse(self.received, waits=True)
+        return Pulse(self.received >> 10, waits=True)
 
 
 class Registry:
@@ -96,11 +98,10 @@ class Registry:
             failures: list[Exception] = []
             for index, endpoint in enumerate(candidates):
                 try:
-                    manifest = self._manifest(call, endpoint, name, Allowance(share))
+                    manifest = self._manifest(call, endpoint, name, Allowance(share), inquiry)
                 except (SourceBusy, SourceGone, SourceLied, RegistryError, NotFound) as error:
                     failures.append(error)
                     continue
-                inquiry.received += len(manifest.raw)
                 others = (*candidates[:index], *candidates[index + 1 :])
                 return Resolved(name, manifest, (endpoint, *others), {host_of(endpoint.base)})
             summary = _summed_up(name, failures)
@@ -118,14 +119,16 @@ class Registry:
         patience = self._settings.stall_timeout
         return RegistryBlob(self._access, endpoint, name.repository, blob, patience, served)
 
-    def _manifest(self, call: Call, endpoint: Endpoint, name: ModelName, allowance: Allowance) -> Manifest:
+    def _manifest(
+        self, call: Call, endpoint: Endpoint, name: ModelName, allowance: Allowance, inquiry: Inquiry
+    ) -> Manifest:
         asking = Asking(call, endpoint, name.repository, {"Accept": _ACCEPT}, allowance)
         if name.digest is None:
-            return self._fetched(asking, name, name.tag)
+            return self._fetched(asking, name, name.tag, inquiry)
         try:
-            return self._fetched(asking, name, str(name.digest))
+            return self._fetched(asking, name, str(name.digest), inquiry)
         except NotFound:
-            manifest = self._fetched(asking, name, name.tag)
+            manifest = self._fetched(asking, name, name.tag, inquiry)
         if manifest.digest != name.digest:
             raise InvalidManifest(
                 f"{endpoint.shown} has {name} with digest {manifest.digest}, not the pinned one; "
@@ -133,17 +136,17 @@ class Registry:
             )
         return manifest
 
-    def _fetched(self, asking: Asking, name: ModelName, reference: str) -> Manifest:
-        raw = self._raw(asking, name, reference)
+    def _fetched(self, asking: Asking, name: ModelName, reference: str, inquiry: Inquiry) -> Manifest:
+        raw = self._raw(asking, name, reference, inquiry)
         if reference.startswith("sha256:"):
             # A pin is the manifest's: an index, even one with this digest, would let another manifest in.
             _check_digest(raw, Digest.parse(reference), asking.endpoint)
         elif (entry := sole_entry(raw)) is not None:
-            raw = self._raw(asking, name, str(entry))
+            raw = self._raw(asking, name, str(entry), inquiry)
             _check_digest(raw, entry, asking.endpoint)
         return Manifest.parse(raw)
 
-    def _raw(self, asking: Asking, name: ModelName, reference: str) -> bytes:
+    def _raw(self, asking: Asking, name: ModelName, reference: str, inquiry: Inquiry) -> bytes:
         endpoint = asking.endpoint
         response = self._access.get(asking, endpoint.url(name.repository, "manifests", reference)).response
         words = words_of(response) if response.status not in (200, 206) else Words()
@@ -155,7 +158,7 @@ class Registry:
         if (response.headers.get("Content-Encoding") or "").lower() not in ("", "identity"):
             raise InvalidManifest(f"{endpoint.shown} sends the manifest compressed, which was not asked for")
         try:
-            raw = response.read(MAX_MANIFEST_BYTES)
+            raw = response.read(MAX_MANIFEST_BYTES, partial(_note, asking.allowance, inquiry))
         except SourceLied:
             raise InvalidManifest(
                 f"{endpoint.shown} sends a manifest larger than {MAX_MANIFEST_BYTES >> 20} MiB; it is not a model"
@@ -163,6 +166,12 @@ class Registry:
         if (page := read_words(raw[:MAX_WORDS_BYTES])).web_page:
             raise InvalidManifest(f"{endpoint.shown} does not send the manifest of {name}{page}")
         return raw
+
+
+def _note(allowance: Allowance, inquiry: Inquiry, count: int) -> None:
+    """Bytes of a manifest came."""
+    allowance.earn(count)
+    inquiry.received += count
 
 
 def _may_be_cured(failures: list[Exception]) -> bool:

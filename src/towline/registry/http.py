@@ -53,7 +53,7 @@ class _Receiving:
     version_string = "HTTP/1.1"
     length_remaining = None
 
-    def __init__(self, sock: socket.socket, *, method: str | None = None) -> None:
+    def __init__(self, sock: socket.socket | None, *, method: str | None = None) -> None:
         self._sock = sock
         self._method = method or "GET"
         self._connection: Any = None
@@ -62,6 +62,8 @@ class _Receiving:
 
     def begin(self) -> None:
         call = _active.call
+        if self._sock is None:  # lost while the request was sent, which urllib3 passes over
+            raise ConnectionResetError("the connection was lost")
         wire = Wire(self._sock, call.allowance)
         self.response = Response(call, wire, self._method, host=call.host, release=self._release_connection)
         self.status = self.response.status

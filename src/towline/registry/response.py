@@ -109,12 +109,15 @@ class Response:
         except SourceBusy:
             return True
 
-    def read(self, limit: int) -> bytes:
-        """The whole body. Raises SourceLied if it is longer than `limit` bytes, else as `readinto` does."""
+    def read(self, limit: int, landed: Callable[[int], None] = lambda _: None) -> bytes:
+        """The whole body; `landed` is told of each part. Raises SourceLied if it is longer than `limit` bytes, else as
+        `readinto` does.
+        """
         buffer = memoryview(bytearray(min(limit + 1, 64 << 10)))
         content = bytearray()
         while (count := self.readinto(buffer)) != 0:
             content += buffer[: count or 0]
+            landed(count or 0)
             if len(content) > limit:
                 raise SourceLied(f"{self.host} sends more than {limit} bytes")
         return bytes(content)

@@ -29,6 +29,10 @@ class Garbled(HTTPException):
     """What came is not HTTP, or more of it than any server has reason to send."""
 
 
+SLOWEST = 1024.0
+"""Bytes a second: what comes slower than that is a drip, and no answer."""
+
+
 class Allowance:
     """How long the answer to one question is waited for, in seconds; what comes meanwhile does not renew it by itself.
 
@@ -43,6 +47,10 @@ class Allowance:
     def spend(self, seconds: float) -> None:
         """One wait took so long."""
         self.left -= min(seconds, TICK)
+
+    def earn(self, count: int) -> None:
+        """Bytes that are wanted came: the wait goes on as long as they come at `SLOWEST`."""
+        self.left += count / SLOWEST
 
     def check(self) -> None:
         """Raises TimeoutError where nothing is left."""

@@ -246,11 +246,12 @@ class Download:
     def gained(self, reception: Reception, count: int) -> None:
         """See `Receiver`."""
         self._terms.traffic.moves += 1
+        now = time.monotonic()
         with self._lock:
             self._received += count
-            overtaken = reception.plan.received(reception.segment, count)
+            overtaken = reception.plan.received(reception.segment, count, now)
             late = self._receptions.get(overtaken) if overtaken is not None else None
-            more = self._pace.received(count, time.monotonic())
+            more = self._pace.received(count, now)
         if late is not None:
             late.cancel()
         if more:

@@ -123,13 +123,17 @@ class Segment:
         return self.stop - self.pos
 
     def rate(self, now: float) -> float:
-        """Bytes a second over about the last half second; over the whole life of a younger segment."""
+        """Bytes a second over about the last half second; from the first byte on where that is younger."""
         span = now - self._base_at
         recent = (self.received - self._base) / span if span > 0 else 0.0
         if span >= _RATE_WINDOW:
             self._base, self._base_at, self._rate = self.received, now, recent
             return recent
-        return self._rate if now - self.started >= _RATE_WINDOW else recent
+        return self._rate if self._base else recent
+
+    def begins(self, now: float) -> None:
+        """Its first byte comes: the wait for that is no part of its rate."""
+        self._base_at = now
 
 
 class Plan:
@@ -139,6 +143,7 @@ class Plan:
         self.size = size
         self.done = Ranges(done)
         self.active: list[Segment] = []
+        self._latency = 0.0
         self._segment_bytes = segment_bytes
         self._missing = Ranges([(0, size)])
         for start, stop in self.done:
@@ -191,8 +196,11 @@ class Plan:
         first.rival, second.rival = second, first
         return second
 
-    def received(self, segment: Segment, count: int) -> Segment | None:
+    def received(self, segment: Segment, count: int, now: float) -> Segment | None:
         """Bytes of the segment arrived; the segment that is overtaken by that, as its rival was first."""
+        if not segment.received:
+            self._latency = now - segment.started
+            segment.begins(now)
         segment.received += count
         loser, segment.rival = segment.rival, None
         if loser is not None:
@@ -255,6 +263,7 @@ class Plan:
         rate = victim.rate(now)
         if now - victim.started > victim.patience and rate < min(victim.remaining // 2, _CRAWL):
             return self._take_over(victim, victim.pos, now)
-        if victim.remaining < 2 * STEAL_BYTES:
+        # What is here before a new connection's first byte could be is better left with its own.
+        if victim.remaining < max(2 * STEAL_BYTES, 2 * rate * self._latency):
             return None
         return self._take_over(victim, victim.pos + victim.remaining // 2, now)
