@@ -87,6 +87,19 @@ def test_wrong_usage_of_a_command_names_the_help_of_that_command(
     assert towline.run(*arguments).err.endswith(f"\nTry: towline help{topic}\n")
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
+@pytest.mark.parametrize("topic", [(), *((command,) for command in COMMANDS)], ids=str)
+def test_help_fits_the_terminal(towline: Command, topic: tuple[str, ...], columns: int) -> None:
+    result = towline.run("help", *topic, env={"COLUMNS": str(columns)})
+    assert result.code == 0
+    assert max(map(len, result.lines)) <= columns
+
+
+def test_an_example_that_is_broken_at_a_narrow_terminal_can_still_be_run(towline: Command) -> None:
+    narrow = towline.run("help", "pull", env={"COLUMNS": "40"}).out.replace(" \\\n   ", "")
+    assert "\n  towline pull registry.example:5000/team/model:v2\n" in narrow
+
+
 def test_a_command_that_is_none_is_told_in_one_wording(towline: Command) -> None:
     assert towline.run("ps").err == towline.run("help", "ps").err
     assert towline.run("ps").err.startswith("towline: there is no command 'ps'\n")

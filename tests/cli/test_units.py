@@ -7,13 +7,14 @@ import doctest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline.cli import frame, text, units
+from towline import sizes
+from towline.cli import frame, options, text, units
 
 SIZES = st.integers(0, 1 << 46)
 
 
 def test_the_examples_hold() -> None:
-    for module in (units, text, frame):
+    for module in (sizes, units, text, frame, options):
         assert doctest.testmod(module).failed == 0
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from towline.cli.text import complain
 from towline.environ import variable
@@ -16,10 +18,48 @@ if TYPE_CHECKING:
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Help with its options in one column."""
+    """Help with its options in one column, and with its texts as they are written where they fit, else refilled."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26)
+
+    def _format_usage(self, *usage: Any) -> str:
+        text = super()._format_usage(*usage)
+        if all(len(line) <= self._width for line in text.splitlines()):
+            return text
+        narrow = textwrap.wrap(" ".join(text.split()), self._width, subsequent_indent="    ", break_on_hyphens=False)
+        return "\n".join(narrow) + "\n\n"
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = [line for part in _parts(text) for line in _refilled(part.splitlines(), width - len(indent))]
+        return textwrap.indent("\n".join(lines), indent)
+
+
+def _parts(text: str) -> list[str]:
+    """Paragraphs of prose, and each line that stands alone: an empty one, or one that is indented."""
+    return re.findall(r"(?m)^(?:[ ].*|$|(?:(?![ ]).+\n?)+)", text)
+
+
+def _refilled(lines: list[str], width: int) -> list[str]:
+    """The part of a text in lines that fit.
+
+    >>> _refilled(["Gets models into the store,", "or updates them."], 20)
+    ['Gets models into the', 'store, or updates', 'them.']
+    >>> _refilled(["  pull NAME...   get a model"], 20)
+    ['  pull NAME...', '      get a model']
+    >>> _refilled(["  towline pull mistral:7b-instruct llama3.2"], 36)
+    ['  towline pull mistral:7b-instruct \\\\', '    llama3.2']
+    """
+    if all(len(line) <= width for line in lines):
+        return lines or [""]
+    if not lines[0].startswith(" "):
+        return textwrap.wrap(" ".join(lines), width, break_on_hyphens=False)
+    term, _, meaning = re.sub(r"(?<=\S) {2,}", "\n", lines[0], count=1).partition("\n")
+    words = textwrap.wrap(
+        term, width - 2, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+    described = textwrap.wrap(meaning, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return [*(f"{line} \\" for line in words[:-1]), words[-1], *described]
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +73,9 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     """`--host`, where a daemon is to listen."""
     parser.add_argument(
         "--host",
-        metavar="HOST[:PORT]",
+        metavar="ADDRESS",
         type=_listen,
-        help="where to listen (default: OLLAMA_HOST, else 127.0.0.1:11434)",
+        help="where to listen, host:port (default: OLLAMA_HOST, else 127.0.0.1:11434)",
     )
 
 
@@ -44,7 +84,7 @@ def add_server(parser: argparse.ArgumentParser, meaning: str) -> None:
     who = parser.add_mutually_exclusive_group()
     who.add_argument(
         "--host",
-        metavar="HOST[:PORT]",
+        metavar="ADDRESS",
         type=_server,
         help=f"the server that {meaning}, a towline or an Ollama, also as a URL (default: OLLAMA_HOST, if it is set)",
     )
@@ -56,7 +96,7 @@ def add_keep_trying(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-trying",
         action="store_true",
-        help="wait for a registry that is away as long as it takes (default: TOWLINE_KEEP_TRYING, else 30 seconds)",
+        help="wait for a registry that is away as long as it takes (default: TOWLINE_KEEP_TRYING, else not)",
     )
 
 

@@ -17,7 +17,7 @@ _EXAMPLES = """\
 examples:
   towline serve
   towline serve --host 0.0.0.0:11434 --models /srv/models
-  TOWLINE_MIRRORS=registry.ollama.ai=http://10.0.0.5:11434 towline serve
+  TOWLINE_MAX_RATE=20MB/s towline serve
 """
 
 

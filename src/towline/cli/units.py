@@ -1,23 +1,11 @@
-"""Numbers as people read them: sizes as Ollama writes them (decimal units), times, rates."""
+"""Numbers as people read them: parts of sizes, times, rates."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-_UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB"))
-
-
-def size(count: float) -> str:
-    """`4.7 GB`, `98 MB`, `512 B`: as `ollama list` writes it, one decimal below ten and none above.
-
-    >>> [size(n) for n in (0, 999, 1000, 1550, 98_362_432, 4_661_211_936)]
-    ['0 B', '999 B', '1 KB', '1.6 KB', '98 MB', '4.7 GB']
-    """
-    for unit, letters in _UNITS:
-        if count >= unit:
-            value = count / unit
-            return f"{int(value)} {letters}" if value >= 10 or value == int(value) else f"{value:.1f} {letters}"
-    return f"{int(count)} B"
+from towline.sizes import UNITS
+from towline.sizes import size as size
 
 
 def share(part: int, whole: int) -> str:
@@ -26,7 +14,7 @@ def share(part: int, whole: int) -> str:
     >>> [share(2_510_000_000, 4_661_211_936), share(0, 512), share(5_000_000, 98_362_432)]
     ['2.51/4.66 GB', '0/512 B', '5.0/98.3 MB']
     """
-    for unit, letters in _UNITS:
+    for unit, letters in UNITS:
         if whole >= unit:
             digits = 2 if whole < 10 * unit else 1 if whole < 100 * unit else 0
             return f"{_cut(part, unit, digits)}/{_cut(whole, unit, digits)} {letters}"

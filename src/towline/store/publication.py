@@ -23,6 +23,7 @@ from towline.model.digest import Digest
 from towline.model.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest
 from towline.model.name import ModelName
 from towline.store.abilities import free_bytes
+from towline.sizes import finer
 from towline.store.durable import link, make_folders, sync_folder, write_file
 from towline.store.layout import Layout
 from towline.store.locks import FileLock, waiting_for
@@ -115,7 +116,7 @@ class Publication:
         need = sum(b.size - (self.staged(b).allocated if b.digest.hex in begun else 0) for b in missing)
         if free is not None and need > free:
             raise NoSpace(
-                f"not enough space for {self._name}: {human(need)} are needed and {human(free)} are free; "
+                f"not enough space for {self._name}: {finer(need)} are needed and {finer(free)} are free; "
                 "free some space, or set OLLAMA_MODELS to a folder on a larger disk"
             )
 
@@ -216,16 +217,6 @@ class Publication:
 
     def _pin(self, blob: Descriptor) -> Confined:
         return self._pins / blob.digest.file_name
-
-
-def human(count: int) -> str:
-    """A number of bytes for a sentence: decimal units."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def _read(path: Path) -> bytes | None:
