@@ -89,7 +89,14 @@ class Pull:
         name = self._store.spelled(self.name)
         resolved = self._resolve(name)
         manifest = resolved.manifest
-        with self._store.publication(name, manifest) as publication:
+        try:
+            opened = self._store.publication(name, manifest)
+        except StoreError:  # it cannot be written: what is up to date needs nothing of that
+            if not self._store.holds(name, manifest):
+                raise
+            self._tell_that_it_is_here(name, manifest)
+            return
+        with opened as publication:
             missing = [blob for blob in manifest.blobs if not publication.present(blob)]
             publication.check_space(missing)
             with self._transfers(missing, resolved, publication) as arrivals:
@@ -102,6 +109,13 @@ class Pull:
                 self.course.reach(REMOVING_UNUSED)
                 publication.remove_unused()
             publication.restore()
+        self.course.model = self._store.find(name)
+        self.course.reach(SUCCESS)
+
+    def _tell_that_it_is_here(self, name: ModelName, manifest: Manifest) -> None:
+        self.course.commit([Track(blob.digest, blob.size, None) for blob in manifest.blobs])
+        self.course.reach(VERIFYING)
+        self.course.reach(WRITING_MANIFEST)
         self.course.model = self._store.find(name)
         self.course.reach(SUCCESS)
 

@@ -52,6 +52,74 @@ def test_lists_what_begins_so(towline: Command, store_path: Path) -> None:
     assert [row.split()[0] for row in towline.run("list", "LLA").lines[1:]] == ["llama3.2:latest"]
 
 
+def test_a_list_of_what_is_no_folder_says_so(towline: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for none in (tmp_path / "file", tmp_path / "nothing"):
+        assert towline.run("list", "--models", str(none)).failed().startswith(f"{none} is no folder")
+    assert towline.run("list", env={"OLLAMA_MODELS": str(tmp_path / "file")}).failed().startswith(f"{tmp_path}/file is")
+
+
+def test_a_list_of_a_store_that_is_not_made_yet_is_empty_and_says_so(
+    towline: Command, tmp_path: Path, store_path: Path
+) -> None:
+    result = towline.run("list")
+    assert (result.code, len(result.lines)) == (0, 1)
+    assert result.said == [f"there is no folder {store_path} yet; the first pull makes it"]
+    store_path.mkdir()
+    result = towline.run("list", "--json")
+    assert (result.code, result.json) == (0, {"models": []})
+    assert result.said == [f"there are no models in {store_path} yet"]
+
+
+def test_a_list_names_the_models_that_are_not_whole(towline: Command, store_path: Path) -> None:
+    for number in range(8):
+        model = models.tiny(number)
+        put(store_path, f"m{number}", model, age=number)
+        (store_path / "blobs" / model.weights.digest.file_name).unlink()
+    put(store_path, "whole", models.tiny(9))
+    result = towline.run("list")
+    assert (result.code, len(result.lines)) == (0, 10)
+    assert result.said[0] == "m0:latest is not whole, 16 KB of it are missing; pull it again: towline pull m0:latest"
+    assert result.said[5:] == ["3 more models are not whole"]
+    assert towline.run("list", "whole").said == []
+
+
+def test_a_weights_file_that_was_cut_off_is_not_whole(towline: Command, store_path: Path) -> None:
+    model = models.tiny()
+    put(store_path, "cut", model)
+    os.truncate(store_path / "blobs" / model.weights.digest.file_name, 5)
+    assert towline.run("list").said[0].startswith("cut:latest is not whole")
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        (
+            "80",
+            [
+                "NAME                   ID              SIZE     MODIFIED",
+                "mistral:7b-instruct    {id}    17 KB    3 days ago",
+            ],
+        ),
+        ("40", ["NAME", "  ID            SIZE   MODIFIED", "mistral:7b-instruct", "  {id}  17 KB  3 days ago"]),
+        ("30", ["NAME", "  SIZE   MODIFIED", "mistral:7b-instruct", "  17 KB  3 days ago"]),
+    ],
+)
+def test_a_list_fits_the_terminal(towline: Command, store_path: Path, columns: str, rows: list[str]) -> None:
+    model = models.tiny()
+    put(store_path, "mistral:7b-instruct", model, age=3 * 86400)
+    assert towline.run("list", env={"COLUMNS": columns}).lines == [row.format(id=model.digest.short) for row in rows]
+    on_terminal = towline.on_terminal("list", columns=int(columns))
+    assert [line.split() for line in on_terminal.out.splitlines()] == [
+        row.format(id=model.digest.short).split() for row in rows
+    ]
+
+
+def test_a_list_that_goes_elsewhere_than_to_a_terminal_keeps_its_rows(towline: Command, store_path: Path) -> None:
+    put(store_path, f"registry.example/team/{'m' * 80}:{'t' * 80}", models.tiny())
+    assert len(towline.run("list").lines) == 2
+
+
 def test_lists_as_the_api_does(towline: Command, store_path: Path) -> None:
     model = models.tiny()
     put(store_path, "llama3.2", model)
@@ -106,6 +174,22 @@ def test_path_of_a_store_that_is_no_text_is_its_bytes(towline: Command, tmp_path
 def test_path_of_a_model_that_is_not_here_says_how_to_get_it(towline: Command) -> None:
     sentence = towline.run("path", "llama3.2").failed()
     assert sentence == "llama3.2:latest is not here; pull it first: towline pull llama3.2:latest"
+
+
+def test_path_of_a_model_of_which_other_versions_are_here_names_them(towline: Command, store_path: Path) -> None:
+    put(store_path, "llama3.2:1b", models.tiny(1))
+    put(store_path, "team/llama3.2:3b", models.tiny(2))
+    assert towline.run("path", "Llama3.2").failed() == (
+        "Llama3.2:latest is not here, but its tag 1b is: towline path Llama3.2:1b; or towline pull Llama3.2:latest"
+    )
+    put(store_path, "llama3.2:3b", models.tiny(3))
+    assert "its tags 1b, 3b are: towline path llama3.2:1b" in towline.run("path", "llama3.2").failed()
+
+
+def test_path_of_another_digest_than_the_one_that_is_here_says_which_is(towline: Command, store_path: Path) -> None:
+    put(store_path, "llama3.2", models.tiny(1))
+    sentence = towline.run("path", f"llama3.2@{models.tiny(2).digest}").failed()
+    assert sentence.startswith(f"llama3.2:latest is here with another digest, {models.tiny(1).digest}")
 
 
 def test_path_of_a_model_without_its_weights_says_how_to_mend_it(towline: Command, store_path: Path) -> None:

@@ -54,12 +54,14 @@ class Info(msgspec.Struct, frozen=True):
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """A model that a server has; `digest` is the manifest's, in hex."""
+    """A model that a server has, or a store; `digest` is the manifest's, in hex."""
 
     name: str
     size: int = 0
     digest: str = ""
     modified_at: Annotated[datetime, msgspec.Meta(tz=True)] = datetime.fromtimestamp(0, UTC)
+    missing: int = 0
+    """Bytes of it that are not there, as far as is known."""
 
 
 class _Models(msgspec.Struct):

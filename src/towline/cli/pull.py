@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from towline.cli.render import View
     from towline.model.events import Event
+    from towline.store.store import Store
 
     Source = Callable[[str], Generator[Event, None, None]]
     """The events of a pull of this model; closing them leaves the pull, an error is raised at the end."""
@@ -32,8 +33,8 @@ A server that --host or OLLAMA_HOST names does it, into its own store and with
 its own settings; without a name, a towline daemon at the default address that
 keeps the same store does, and else this command itself.
 
-A limit (--max-rate, or TOWLINE_MAX_RATE) is of what this pull starts: where the
-same model is being pulled already, this one joins it and its limit does not
+A limit (--max-rate, or TOWLINE_MAX_RATE) is of what this pull starts: where
+the same model is being pulled already, this one joins and its limit does not
 apply. A daemon that has a limit as well keeps to the lower of the two.
 """
 
@@ -57,7 +58,9 @@ def add(commands: Any) -> None:
         formatter_class=options.Help,
         allow_abbrev=False,
     )
-    pull.add_argument("names", nargs="+", metavar="NAME", help="[host[:port]/][namespace/]model[:tag]")
+    pull.add_argument(
+        "names", nargs="+", metavar="NAME", help="a model, such as llama3.2, team/mistral:7b or host:5000/team/model"
+    )
     shown = pull.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print the events of POST /api/pull instead of bars")
     shown.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
@@ -116,12 +119,23 @@ def _source(arguments: argparse.Namespace) -> Iterator[Source]:
 
     logs.configure()
     with closing(Puller(settings)) as puller:
-        puller.store.prepare()
+        _prepare(puller.store)
 
         def embedded(name: str) -> Generator[Event, None, None]:
             yield from puller.join(ModelName.parse(name), keep_trying=keep_trying).events()
 
         yield embedded
+
+
+def _prepare(store: Store) -> None:
+    """Raises StoreError where nothing can be pulled; a store that can only be read may have what is asked for."""
+    from towline.errors import StoreError
+
+    try:
+        store.prepare()
+    except StoreError:
+        if not store.readable:
+            raise
 
 
 def _view(arguments: argparse.Namespace, name: str) -> View:

@@ -15,11 +15,12 @@ import structlog
 from aiohttp import web
 
 from towline._version import __version__
-from towline.errors import TowlineError
+from towline.errors import StoreError, TowlineError
 from towline.puller import Puller
 from towline.server import logs
 from towline.server.app import create_app
 from towline.settings import Listen, Settings
+from towline.store.store import Store
 
 GRACE = 0.6
 """Seconds that open answers get at the end, twice (aiohttp waits, cancels, waits again): 2 s is the whole budget."""
@@ -48,7 +49,7 @@ async def _run(settings: Settings) -> None:
         app = create_app(settings, puller, loopback=_is_loopback(sockets))
         runner = runner_of(app)
         try:
-            await asyncio.to_thread(puller.store.prepare)
+            await asyncio.to_thread(_prepare, puller.store)
             await runner.setup()
             for sock in sockets:
                 await web.SockSite(runner, sock).start()
@@ -61,6 +62,16 @@ async def _run(settings: Settings) -> None:
     finally:
         for sock in sockets:
             sock.close()
+
+
+def _prepare(store: Store) -> None:
+    """Raises StoreError where there is nothing to serve; a store that can only be read is served as it is."""
+    try:
+        store.prepare()
+    except StoreError as error:
+        if not store.readable:
+            raise
+        log.warning("the store can only be read: it is served, and pulls of what is new will fail", reason=str(error))
 
 
 def runner_of(app: web.Application) -> web.AppRunner:

@@ -70,6 +70,11 @@ class Store:
         make_folder(tmp)
         self._layout = replace(layout, colons=takes_colons(tmp))
 
+    @property
+    def readable(self) -> bool:
+        """Whether there is a store: one that cannot be written may still be listed and served."""
+        return self._layout.manifests.is_dir() and self._layout.blobs.is_dir()
+
     def list(self) -> list[StoredModel]:
         """Every model, newest first; what is no readable manifest is left out."""
         models = (_load(path, name) for path, name in self._paths())
@@ -98,6 +103,15 @@ class Store:
         """Whether the blob is here, of this size if one is given."""
         path = self._layout.blob(digest)
         return is_file(path) if size is None else has_file(path, size)
+
+    def holds(self, name: ModelName, manifest: Manifest) -> bool:
+        """Whether the model of this name is here with this very manifest, and each of its blobs."""
+        model = self.find(name)
+        return (
+            model is not None
+            and model.manifest.digest == manifest.digest
+            and all(self.has_blob(blob.digest, blob.size) for blob in manifest.blobs)
+        )
 
     def weights_path(self, model: StoredModel) -> Path | None:
         """The file of the weights, if the model has any and it is here."""
