@@ -154,6 +154,12 @@ def test_lines_become_events() -> None:
     ) == [Status("pulling manifest"), Progress(DIGEST, 10, 3), Status("success")]
 
 
+def test_what_a_pull_waits_for_is_in_its_events() -> None:
+    reason = "waiting for host:5000; trying again"
+    line = {"status": f"pulling {DIGEST.short}: {reason}", "digest": str(DIGEST), "total": 10, "completed": 3}
+    assert pulled(streamed(line, {"status": "success"}))[0] == Progress(DIGEST, 10, 3, reason)
+
+
 def test_the_lines_of_an_ollama_become_events_of_layers_that_end_whole() -> None:
     assert pulled(streamed(*OLLAMA_PULL), towline=None) == [
         Status("pulling manifest"),

@@ -49,6 +49,26 @@ def test_before_the_manifest_the_step_is_shown() -> None:
     assert drawn([Status("pulling manifest")])[0].rstrip() == "llama3.2  pulling manifest"
 
 
+@pytest.mark.parametrize(
+    ("width", "state"),
+    [
+        (120, "{}, waiting for registry.example, which is away; trying again"),
+        (70, "waiting for registry.example, which is away; trying again"),
+        (60, "waiting for registry.example, which is away"),
+        (40, "waiting"),
+    ],
+)
+def test_what_it_waits_for_is_said_once_in_as_many_words_as_fit(width: int, state: str) -> None:
+    waiting = "waiting for registry.example, which is away; trying again"
+    manifest = drawn([Status("pulling manifest"), Status(f"pulling manifest: {waiting}")], width=width)
+    layer = drawn([Progress(DIGESTS[0], GB, 0), *[Progress(DIGESTS[0], GB, GB // 2, waiting)] * 9], width=width)
+    assert manifest[0].rstrip() == f"llama3.2  {state.format('pulling manifest')}"
+    assert layer[0].rstrip() == f"llama3.2  {state.format('0 of 1 layers here')}"
+    assert "\n".join(layer).count("waiting") == 1
+    assert "no data" not in "\n".join(layer)
+    assert "silent" not in "\n".join(layer)
+
+
 def test_a_layer_has_digest_bar_percent_bytes_speed_and_time_left() -> None:
     row = drawn([Progress(DIGESTS[0], 4 * GB, 0), Progress(DIGESTS[0], 4 * GB, GB)])[1]
     for part in (DIGESTS[0].short, "━", "25 %", "1.00/4.00 GB", "500 MB/s", "0:06"):

@@ -113,6 +113,50 @@ def test_lines_tell_that_a_registry_does_not_answer(capsys: pytest.CaptureFixtur
     assert printed == ["llama3.2: pulling manifest", "llama3.2: no data for 5 s"]
 
 
+WAITING = "waiting for registry.example:5000, which refuses connections; trying again"
+
+
+def test_lines_tell_once_what_the_manifest_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    waiting: list[Event] = [Status("pulling manifest"), Status(f"pulling manifest: {WAITING}")]
+    printed = lines([*waiting, *waiting[1:] * 20, Status("success")], capsys, seconds=1)
+    assert printed[:2] == ["llama3.2: pulling manifest", f"llama3.2: {WAITING}"]
+    assert len(printed) == 3
+
+
+def test_lines_tell_what_a_layer_waits_for_each_time_that_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    def waiting(completed: int) -> list[Event]:
+        return [Progress(DIGESTS[0], GB, completed, WAITING)] * 20
+
+    events = [Progress(DIGESTS[0], GB, 0), *waiting(1), Progress(DIGESTS[0], GB, GB // 2), *waiting(GB // 2)]
+    printed = lines(events, capsys, seconds=1)
+    assert printed.count(f"llama3.2: {WAITING}") == 2
+    assert not any("no data" in line for line in printed)
+
+
+def test_lines_of_a_long_wait_say_what_for_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = lines([Progress(DIGESTS[0], GB, 0, WAITING)] * 150, capsys, seconds=1)
+    assert len(printed) == 3
+    assert all(line.endswith(WAITING) for line in printed)
+
+
+def test_a_reason_to_wait_goes_over_the_wire_in_the_status(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    Wire().show(Progress(DIGESTS[0], 10, 5, WAITING))
+    assert json.loads(capsysbinary.readouterr().out)["status"] == f"pulling {DIGESTS[0].short}: {WAITING}"
+
+
+def test_the_outcome_does_not_break_a_word_in_a_narrow_terminal() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=40, height=24, force_terminal=True, color_system=None)
+    with Bars("mistral:7b-instruct", console, Clock()) as bars:
+        bars.show(Progress(DIGESTS[0], GB, 0))
+        bars.show(Progress(DIGESTS[0], GB, GB))
+        bars.show(Status("success"))
+    said = file.getvalue().rpartition("\x1b[?25h")[2].splitlines()
+    assert len(said) == 2
+    assert max(map(len, said)) <= 40
+    assert " ".join(line.strip() for line in said).startswith("pulled mistral:7b-instruct: 1 GB in ")
+
+
 def test_lines_repeat_no_step(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines([Status("pulling manifest")] * 5, capsys) == ["llama3.2: pulling manifest"]
 

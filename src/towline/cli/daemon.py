@@ -22,7 +22,7 @@ from towline.cli.address import Address
 from towline.cli.text import one_line
 from towline.errors import TowlineError
 from towline.model.digest import Digest
-from towline.model.events import SUCCESS, Event, Progress, Status
+from towline.model.events import REASON, SUCCESS, Event, Progress, Status
 from towline.store.layout import store_id
 
 PROBE = 0.5
@@ -251,7 +251,8 @@ def _event(line: bytes) -> Event | None:
         raise TowlineError(wire.error)
     if digest is not None:
         total = max(wire.total, 0)
-        return Progress(digest, total, min(max(wire.completed, 0), total))
+        waiting = one_line(wire.status or "").partition(REASON)[2]
+        return Progress(digest, total, min(max(wire.completed, 0), total), waiting)
     return Status(one_line(wire.status)) if wire.status is not None else None
 
 

@@ -44,8 +44,12 @@ class Frame:
             return [""]
         if not tally.layers or tally.unfinished_layers == 0:
             quiet = self._now - tally.moved
+            if tally.waiting:
+                return _shortened(tally.status, tally.waiting)
             return [tally.status + (f" for {units.span(int(quiet))}" if quiet >= SILENT else "")]
         here = f"{tally.finished_layers:,} of {len(tally.layers):,} layers here"
+        if tally.waiting:
+            return _shortened(here, tally.waiting)
         waiting = self._waiting(drawn)
         silence = tally.silence(self._now)
         stall = f"no data for {units.span(int(silence))}" if silence else ""
@@ -98,6 +102,15 @@ class Frame:
         if len(tally.layers) > 1:
             grid.add_row(*_Row("total", tally.completed, tally.total, tally.speed(now)).cells(columns), style="bold")
         return grid
+
+
+def _shortened(state: str, waiting: str) -> list[str]:
+    """Why it waits, beside how it stands and in fewer and fewer words.
+
+    >>> _shortened("pulling manifest", "waiting for host:5000; trying again")[1:]
+    ['waiting for host:5000; trying again', 'waiting for host:5000', 'waiting']
+    """
+    return [f"{state}, {waiting}", waiting, waiting.partition(";")[0], "waiting"]
 
 
 _LEAST_NAME = 8

@@ -107,7 +107,7 @@ class Wire(_Quiet):
 class Lines(_Quiet):
     """Plain lines, few enough for a log: each layer at every tenth and at its end, and one a minute at least.
 
-    A silence is told once, when it has lasted for `SILENCE`.
+    A silence is told once, when it has lasted for `SILENCE`; and what a pull waits for once, where it says that.
 
     With more than `MOST_ROWS` layers the lines are about all of them together.
     """
@@ -126,6 +126,7 @@ class Lines(_Quiet):
         self._clock = clock
         self._tally = Tally(clock())
         self._silent = False
+        self._waited = ""
         self._tenths: dict[Digest | None, int] = {}
         self._status = ""
         self._moving = False
@@ -135,12 +136,13 @@ class Lines(_Quiet):
         now = self._clock()
         self._tally.take(event, now)
         if not isinstance(event, Progress):
-            self._step(event.status, now)
+            self._step(self._tally.status, now)
         elif event.completed > self._tally.layers[event.digest].here:
             self._moved(self._tally.layers[event.digest], now)
         self._tell_silence(now)
         if now - self._spoke >= self.QUIET:
-            self._say(f"{self._name}: {self._all(now) if self._tally.layers else self._status}", now)
+            so_far = self._all(now) if self._tally.layers else self._status
+            self._say(f"{self._name}: {', '.join(filter(None, (so_far, self._tally.waiting)))}", now)
 
     def _step(self, status: str, now: float) -> None:
         if status == self._status:
@@ -161,6 +163,13 @@ class Lines(_Quiet):
             self._say(f"{layer.digest.short}: {units.size(layer.total)}, {so_far}", now)
 
     def _tell_silence(self, now: float) -> None:
+        if self._tally.waiting:  # which says why
+            if self._tally.waiting != self._waited:
+                self._say(f"{self._name}: {self._tally.waiting}", now)
+            self._waited = self._tally.waiting
+            return
+        if self._tally.moved == now:
+            self._waited = ""
         silence = self._tally.silence(now)
         if silence >= self.SILENCE and not self._silent:
             self._say(f"{self._name}: no data for {units.span(int(silence))}", now)
@@ -214,7 +223,7 @@ class Bars:
         self._live.refresh()
         self._live.stop()
         if self._tally.status == SUCCESS:
-            self._console.print(Text(outcome(self._name, self._tally, self._clock())), soft_wrap=True)
+            self._console.print(Text(outcome(self._name, self._tally, self._clock())))
 
     def show(self, event: Event) -> None:
         now = self._clock()

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from towline.model.digest import Digest
-from towline.model.events import Event, Progress
+from towline.model.events import REASON, Event, Progress
 
 WINDOW = 5.0
 """Seconds that a speed looks back: long enough to be calm, short enough to show a stall."""
@@ -85,6 +85,9 @@ class Tally:
     def __init__(self, now: float) -> None:
         self.started = now
         self.status = ""
+        """The step that was reached last."""
+        self.waiting = ""
+        """Why it does not go on, where the pull itself knows: `waiting for HOST, …`."""
         self.moved = now
         """When a byte last came, a layer became known or a step was reached."""
         self.layers: dict[Digest, Layer] = {}
@@ -97,10 +100,12 @@ class Tally:
     def take(self, event: Event, now: float) -> None:
         """Counts one event in. A total stays what it was first, a counter never falls."""
         if isinstance(event, Progress):
+            self.waiting = event.waiting
             self._progress(event, now)
         else:
-            self.moved = now if event.status != self.status else self.moved
-            self.status = event.status
+            status, _, self.waiting = event.status.partition(REASON)
+            self.moved = now if status != self.status else self.moved
+            self.status = status
 
     def _progress(self, event: Progress, now: float) -> None:
         layer = self.layers.get(event.digest)
@@ -158,7 +163,7 @@ class Tally:
         if layer.verifying:
             return VERIFYING
         silent = now - layer.moved
-        if layer.done or silent < SILENT:
+        if layer.done or silent < SILENT or self.waiting:  # which is said for all of them
             return ""
         if layer.completed > layer.here:
             return f"silent {_short(silent)}"

@@ -14,10 +14,13 @@ WRITING_MANIFEST = "writing manifest"
 REMOVING_UNUSED = "removing unused layers"
 SUCCESS = "success"
 
+REASON = ": "
+"""What stands in a status before the reason why nothing moves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A step of the pull was reached."""
+    """A step of the pull was reached; where it cannot go on yet, the reason stands behind a colon."""
 
     status: str
 
@@ -33,11 +36,14 @@ class Progress:
     digest: Digest
     total: int
     completed: int
+    waiting: str = ""
+    """Why nothing moves, where the pull knows and goes on trying: `waiting for HOST, …`."""
 
     @property
     def status(self) -> str:
-        """`pulling` and the first 12 hex digits."""
-        return f"pulling {self.digest.short}"
+        """`pulling` and the first 12 hex digits, and the reason why nothing moves if there is one."""
+        status = f"pulling {self.digest.short}"
+        return status + REASON + self.waiting if self.waiting else status
 
     def wire(self) -> dict[str, object]:
         """The JSON object of this event; `completed` is there also when it is 0."""
