@@ -6,16 +6,20 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from towline.arrivals import Arrivals
 from towline.errors import Cancelled, DigestMismatch, Starved, StoreError, TowlineError, TransferError
+from towline.model.digest import Digest
 from towline.model.events import REMOVING_UNUSED, SUCCESS, VERIFYING, WRITING_MANIFEST
 from towline.model.manifest import Descriptor, Manifest
 from towline.model.name import ModelName
 from towline.patience import Patience
 from towline.registry.client import Inquiry, Registry, Resolved
 from towline.store.publication import Publication
+from towline.store.recheck import Recheck
 from towline.store.store import Store
+from towline.transfer.blob import BlobTransfer
 from towline.transfer.pool import Handle, Pool, Wanted
 from towline.transfer.rate import Rate
 from towline.watching import Course, Track
@@ -97,17 +101,17 @@ class Pull:
             self._tell_that_it_is_here(name, manifest)
             return
         with opened as publication:
-            missing = [blob for blob in manifest.blobs if not publication.present(blob)]
+            missing = publication.missing()
             publication.check_space(missing)
+            rechecks = publication.rechecks()
             with self._transfers(missing, resolved, publication) as arrivals:
-                self._commit(manifest, arrivals)
+                self._commit(manifest, arrivals, rechecks)
                 self._await(arrivals)
+            self._recheck(rechecks, resolved, publication)
             self.course.reach(VERIFYING)  # which happened while the bytes came: the digests are right
             self.course.reach(WRITING_MANIFEST)
             self._publish(resolved, publication)
-            if publication.unused:
-                self.course.reach(REMOVING_UNUSED)
-                publication.remove_unused()
+            publication.remove_unused(partial(self.course.reach, REMOVING_UNUSED))
             publication.restore()
         self.course.model = self._store.find(name)
         self.course.reach(SUCCESS)
@@ -148,10 +152,11 @@ class Pull:
             for handle in handles:
                 handle.close()
 
-    def _commit(self, manifest: Manifest, arrivals: Arrivals) -> None:
+    def _commit(self, manifest: Manifest, arrivals: Arrivals, rechecks: Sequence[Recheck]) -> None:
         """The layers are known, and those that are missing on their way."""
-        transfers = arrivals.transfers
-        self.course.commit([Track(blob.digest, blob.size, transfers.get(blob.digest)) for blob in manifest.blobs])
+        moving: dict[Digest, BlobTransfer | Recheck] = {recheck.blob.digest: recheck for recheck in rechecks}
+        moving.update(arrivals.transfers)
+        self.course.commit([Track(blob.digest, blob.size, moving.get(blob.digest)) for blob in manifest.blobs])
 
     def _await(self, arrivals: Arrivals) -> None:
         """Until all have come. Raises the error of the first that failed."""
@@ -160,12 +165,30 @@ class Pull:
             while not arrivals.over:
                 self._wake.wait()
                 self._wake.clear()
-                if self._cancelled:
-                    raise Cancelled("the download was stopped; pull again to go on from here")
+                self._check()
         finally:
             self._awaited = None
         if arrivals.error is not None:
             raise arrivals.error
+
+    def _check(self) -> None:
+        if self._cancelled:
+            raise Cancelled("the download was stopped; pull again to go on from here")
+
+    def _recheck(self, rechecks: Sequence[Recheck], resolved: Resolved, publication: Publication) -> None:
+        """Hashes the blobs that may have changed since they were verified; those that did are fetched again."""
+        wrong: dict[Descriptor, Recheck] = {}
+        for recheck in rechecks:
+            right = recheck.run(self._check)
+            publication.settle(recheck, right=right)
+            if not right:
+                wrong[recheck.blob] = recheck
+        if wrong:
+            publication.check_space(wrong)
+            with self._transfers(list(wrong), resolved, publication) as arrivals:
+                for blob, recheck in wrong.items():
+                    recheck.fetch(arrivals.transfers[blob.digest])
+                self._await(arrivals)
 
     def _publish(self, resolved: Resolved, publication: Publication) -> None:
         """A blob that somebody removed between its transfer and now is fetched once more."""

@@ -17,6 +17,7 @@ from typing import Self
 from towline.errors import TowlineError
 from towline.model.digest import Digest
 from towline.model.events import PULLING_MANIFEST, Event, Progress, Status
+from towline.store.recheck import Recheck
 from towline.store.store import StoredModel
 from towline.transfer.blob import BlobTransfer
 
@@ -38,11 +39,11 @@ per cent of a processor at most, however many there are.
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One blob as watchers see it. Without a transfer it is in the store."""
+    """One blob as watchers see it. Without a transfer, or a recheck of the file there, it is in the store."""
 
     digest: Digest
     total: int
-    transfer: BlobTransfer | None
+    transfer: BlobTransfer | Recheck | None
 
     @property
     def completed(self) -> int:
@@ -137,7 +138,7 @@ class _Seen:
     """A blob that is not whole yet, and what its watcher was told of it last."""
 
     track: Track
-    transfer: BlobTransfer
+    transfer: BlobTransfer | Recheck
     told: int
 
 

@@ -104,6 +104,7 @@ class TestNewVersion:
         self, registry: FaultRegistry, pulling: Pulling
     ) -> None:
         pulling.pull(registry.add(OLD, "library/model"), OLD)
+        pulling.age(*REPLACED)
         registry.reset()
         pull = pulling.pull(registry.add(NEW, "library/model"), NEW)
         assert pull.fetched == digests(NEW) - digests(OLD)
@@ -112,12 +113,14 @@ class TestNewVersion:
         assert stored_blobs(pulling) == digests(NEW)
 
     def test_the_pull_after_it_has_nothing_left_to_remove(self, registry: FaultRegistry, pulling: Pulling) -> None:
-        for model in (OLD, NEW):
-            pulling.pull(registry.add(model, "library/model"), model)
+        pulling.pull(registry.add(OLD, "library/model"), OLD)
+        pulling.age(*REPLACED)
+        pulling.pull(registry.add(NEW, "library/model"), NEW)
         assert pulling.pull(f"{registry.host}/library/model", NEW).steps == ALWAYS
 
     def test_under_another_spelling_it_replaces_the_old_one(self, registry: FaultRegistry, pulling: Pulling) -> None:
         pulling.pull(registry.add(OLD, "library/Model"), OLD)
+        pulling.age(*REPLACED)
         registry.add(NEW, "library/Model")
         pulling.pull(f"{registry.host}/LIBRARY/model", NEW)
         assert [str(each.name.model) for each in pulling.puller.store.list()] == ["Model"]
@@ -137,6 +140,7 @@ class TestNewVersion:
     ) -> None:
         fewer = OLD.with_manifest(layers=[OLD.weights.descriptor])
         pulling.pull(registry.add(OLD, "library/model"), OLD)
+        pulling.age(*digests(OLD) - {OLD.weights.digest, OLD.config.digest})
         registry.reset()
         name = registry.add(fewer, "library/model")
         assert REMOVING in pulling.start(name).finish().steps
@@ -146,6 +150,7 @@ class TestNewVersion:
     def test_layers_that_another_tag_of_the_model_names_stay(self, registry: FaultRegistry, pulling: Pulling) -> None:
         pulling.pull(registry.add(OLD, "library/model", "old"), OLD)
         pulling.pull(registry.add(OLD, "library/model"), OLD)
+        pulling.age(*REPLACED)
         pull = pulling.pull(registry.add(NEW, "library/model"), NEW)
         assert REMOVING not in pull.steps
         assert stored_blobs(pulling) == digests(OLD, NEW)
@@ -158,11 +163,13 @@ class TestNewVersion:
         other = Model.of([license_layer])
         pulling.pull(registry.add(other, "library/other"), other)
         pulling.pull(registry.add(OLD, "library/model"), OLD)
+        pulling.age(*REPLACED)
         assert REMOVING in pulling.pull(registry.add(NEW, "library/model"), NEW).steps
         assert stored_blobs(pulling) == digests(NEW, other)
 
     def test_what_a_manifest_that_is_none_names_stays(self, registry: FaultRegistry, pulling: Pulling) -> None:
         pulling.pull(registry.add(OLD, "library/model"), OLD)
+        pulling.age(*REPLACED)
         odd = pulling.layout.manifests / "host" / "some" / "odd" / "latest"
         odd.parent.mkdir(parents=True)
         odd.write_text("<html>" + json.dumps([str(digest) for digest in REPLACED]))
@@ -174,6 +181,7 @@ class TestNewVersion:
         self, registry: FaultRegistry, pulling: Pulling, depth: int
     ) -> None:
         pulling.pull(registry.add(OLD, "library/model"), OLD)
+        pulling.age(*REPLACED)
         odd = pulling.layout.manifests.joinpath(*"abcdef"[:depth])
         odd.parent.mkdir(parents=True, exist_ok=True)
         odd.write_bytes(OLD.manifest)
@@ -193,8 +201,9 @@ class TestNewVersion:
 
     def test_a_blob_that_nobody_ever_named_is_not_its_business(self, registry: FaultRegistry, pulling: Pulling) -> None:
         pulling.pull(registry.add(OLD, "library/model"), OLD)
-        stranger = Blob.of("x", "created a moment ago, not named yet")
+        stranger = Blob.of("x", "created, and not named")
         Path(pulling.layout.blob(stranger.digest)).write_bytes(stranger.data)
+        pulling.age(stranger.digest, *REPLACED)
         pulling.pull(registry.add(NEW, "library/model"), NEW)
         assert stored_blobs(pulling) == digests(NEW) | {stranger.digest}
 
@@ -204,6 +213,8 @@ class TestNewVersion:
     ) -> None:
         daemon = daemon_factory(environment={"OLLAMA_NOPRUNE": value})
         daemon.pull(registry.add(OLD, "library/model"), model=OLD)
+        for digest in REPLACED:
+            os.utime(store_path / "blobs" / digest.file_name, (1, 1))
         assert REMOVING not in daemon.pull(registry.add(NEW, "library/model"), model=NEW).steps
         assert {path.name for path in (store_path / "blobs").iterdir()} == {
             digest.file_name for digest in digests(OLD, NEW)
@@ -220,6 +231,7 @@ class TestNewVersion:
         assert isinstance(pulling.fail(name, NEW), TowlineError)
         pulling.check_stored(name, OLD)
         registry.heal()
+        pulling.age(*REPLACED)
         assert REMOVING in pulling.pull(name, NEW).steps
 
 
@@ -277,6 +289,7 @@ class TestDisk:
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "linked").symlink_to("elsewhere")
         with Pulling(tmp_path / "linked") as pulling:
-            for model in (OLD, NEW):
-                pulling.pull(registry.add(model, "library/model"), model)
+            pulling.pull(registry.add(OLD, "library/model"), OLD)
+            pulling.age(*REPLACED)
+            pulling.pull(registry.add(NEW, "library/model"), NEW)
             assert stored_blobs(pulling) == digests(NEW)

@@ -41,12 +41,12 @@ class TestAfterAPull:
         pulling.pull(name, MODEL)
         return name
 
-    def test_exactly_the_files_of_ollamas_layout_are_there(
+    def test_exactly_the_files_of_ollamas_layout_are_there_and_a_record_of_what_was_verified(
         self, registry: FaultRegistry, pulling: Pulling, name: str
     ) -> None:
         files = {str(path.relative_to(pulling.models)) for path in pulling.models.rglob("*") if path.is_file()}
         blobs = {f"blobs/sha256-{blob.digest.hex}" for blob in MODEL.blobs}
-        assert files == {*blobs, f"manifests/{registry.host}/library/tiny/1b"}
+        assert files == {*blobs, f"manifests/{registry.host}/library/tiny/1b", "towline/verified"}
 
     def test_what_towline_adds_is_in_one_folder_of_its_own(self, pulling: Pulling, name: str) -> None:
         assert sorted(os.listdir(pulling.models)) == ["blobs", "manifests", "towline"]

@@ -69,8 +69,8 @@ def delete_blobs(pulling: Pulling) -> Hook:
 
 class TestForeignDeletions:
     STEPS = (
-        ("before", "present"),
-        ("after", "present"),
+        ("before", "missing"),
+        ("after", "missing"),
         ("after", "check_space"),
         ("before", "fetched"),
         ("after", "fetched"),
@@ -89,7 +89,7 @@ class TestForeignDeletions:
         self, registry: FaultRegistry, pulling: Pulling, once: Hook, when: str, step: str
     ) -> None:
         name = registry.add(OLD, "library/tiny")
-        once(Publication, step, **{when: delete_blobs(pulling) if step != "present" else lambda: None})
+        once(Publication, step, **{when: delete_blobs(pulling) if step != "missing" else lambda: None})
         pulling.pull(name, OLD)
 
     @pytest.mark.parametrize(("when", "step"), STEPS)
@@ -101,15 +101,25 @@ class TestForeignDeletions:
         once(Publication, step, **{when: delete_blobs(pulling)})
         pulling.pull(name, NEW)
 
-    def test_the_pull_of_a_model_that_is_here_puts_back_what_is_deleted_meanwhile(
+    def test_the_pull_of_a_model_whose_blobs_are_here_puts_back_what_is_deleted_meanwhile(
         self, registry: FaultRegistry, pulling: Pulling, once: Hook
     ) -> None:
-        name = registry.add(OLD, "library/tiny")
-        pulling.pull(name, OLD)
+        pulling.pull(registry.add(OLD, "library/tiny"), OLD)
+        name = registry.add(OLD, "library/other")
         registry.reset()
         once(Publication, "check_space", after=delete_blobs(pulling))
         pulling.pull(name, OLD)
         assert not registry.blob_requests()
+
+    def test_a_model_that_is_here_manifest_and_all_is_held_by_that_and_by_nothing_else(
+        self, registry: FaultRegistry, pulling: Pulling, once: Hook
+    ) -> None:
+        name = registry.add(OLD, "library/tiny")
+        pulling.pull(name, OLD)
+        held: list[Path] = []
+        once(Publication, "check_space", after=lambda: held.extend(pulling.layout.pins.glob("*/*")))
+        pulling.pull(name, OLD)
+        assert held == []
 
     def test_a_blob_that_is_missing_from_a_model_that_is_here_is_fetched(
         self, registry: FaultRegistry, pulling: Pulling
@@ -298,6 +308,7 @@ class TestPruning:
     def test_layers_that_were_replaced_go(self, registry: FaultRegistry, pulling: Pulling) -> None:
         name = registry.add(OLD, "library/tiny")
         pulling.pull(name, OLD)
+        pulling.age(*UNUSED)
         registry.add(NEW, "library/tiny")
         pull = pulling.pull(name, NEW)
         assert pull.steps[-2:] == ["removing unused layers", "success"]
@@ -312,6 +323,7 @@ class TestPruning:
         name = registry.add(OLD, "library/tiny")
         with Pulling(store_path, noprune=True) as pulling:
             pulling.pull(name, OLD)
+            pulling.age(*UNUSED)
             registry.add(NEW, "library/tiny")
             pull = pulling.pull(name, NEW)
             assert "removing unused layers" not in pull.steps
@@ -322,6 +334,7 @@ class TestPruning:
         pulling.pull(registry.add(other, "library/other"), other)
         name = registry.add(OLD, "library/tiny")
         pulling.pull(name, OLD)
+        pulling.age(*UNUSED)
         registry.add(NEW, "library/tiny")
         pulling.pull(name, NEW)
         assert Path(pulling.layout.blob(OLD_LICENSE.digest)).exists()
@@ -345,6 +358,7 @@ class TestPruning:
         odd.write_bytes(raw.replace(b"%s", str(OLD_LICENSE.digest).encode()))
         name = registry.add(OLD, "library/tiny")
         pulling.pull(name, OLD)
+        pulling.age(*UNUSED)
         registry.add(NEW, "library/tiny")
         pulling.pull(name, NEW)
         assert Path(pulling.layout.blob(OLD_LICENSE.digest)).exists()
@@ -354,6 +368,7 @@ class TestPruning:
     ) -> None:
         name = registry.add(OLD, "library/tiny")
         pulling.pull(name, OLD)
+        pulling.age(*UNUSED)
         registry.add(NEW, "library/tiny")
         other = pulling.layout.manifests / "host/some/other/latest"
 
@@ -368,9 +383,10 @@ class TestPruning:
     def test_a_tag_moved_back_and_forth_keeps_exactly_what_it_needs(
         self, registry: FaultRegistry, pulling: Pulling
     ) -> None:
-        for version in (OLD, NEW, OLD, NEW):
+        for version, other in ((OLD, NEW), (NEW, OLD), (OLD, NEW), (NEW, OLD)):
             name = registry.add(version, "library/tiny")
             pulling.pull(name, version)
+            pulling.age(*{blob.digest for blob in version.blobs} - {blob.digest for blob in other.blobs})
         assert {path.name for path in files_in(pulling.layout.blobs)} == {blob.digest.file_name for blob in NEW.blobs}
 
     def test_what_the_old_manifest_named_goes_also_where_the_new_one_had_to_be_published_twice(
@@ -378,6 +394,7 @@ class TestPruning:
     ) -> None:
         name = registry.add(OLD, "library/tiny")
         pulling.pull(name, OLD)
+        pulling.age(*UNUSED)
         registry.add(NEW, "library/tiny")
 
         def delete() -> None:

@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 from tests.support.events import Line, Pull, check_pull, check_sentence
 from tests.support.models import Blob, Model
 from towline.errors import TowlineError
+from towline.model.digest import Digest
 from towline.model.events import Event, Progress
 from towline.model.name import ModelName
 from towline.puller import Puller
@@ -75,6 +76,12 @@ class Pulling:
         assert self.layout.manifest(ModelName.parse(name)).read_bytes() == model.manifest
         for blob in model.blobs:
             assert Path(self.layout.blob(blob.digest)).read_bytes() == blob.data, f"{blob} is stored with other bytes"
+
+    def age(self, *digests: Digest, by: float = 2 * 3600.0) -> None:
+        """Makes blobs of the store look as if nothing had touched them for so many seconds."""
+        for digest in digests:
+            then = time.time() - by
+            os.utime(self.layout.blob(digest), (then, then), follow_symlinks=False)
 
     def staged(self, blob: Blob) -> Path:
         """The folder in which the blob grows."""

@@ -1,6 +1,7 @@
 """Going on with a download that an Ollama left: `blobs/sha256-<hex>-partial`, with a JSON file for each of its parts.
 
-What it holds is taken over, not believed: only the digest of the whole blob tells whether it is right.
+What it holds is taken over, not believed: only the digest of the whole blob tells whether it is right. An Ollama that
+was killed leaves a part's file as it was when the part began: the holes of the sparse data tell more than it does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -16,16 +18,25 @@ from pathlib import Path
 
 import msgspec
 
+from towline.errors import StoreError
 from towline.files.confined import Confined, make_folder, open_file, rename
-from towline.files.regular import open_unlinked
+from towline.files.regular import is_file, open_unlinked
 from towline.model.digest import Digest
 from towline.store.layout import Layout
+from towline.store.references import check_roots
 
 SETTLED = 120.0
 """Seconds without a change after which a partial file is nobody's any more, if no process has it open."""
 
+ABANDONED = 3600.0
+"""Seconds without a change after which an Ollama removes partial files at its start, and they may go here as well."""
+
+_PARTIAL = re.compile(r"sha256-([0-9a-f]{64})-partial(?:-[0-9]+)?\Z")
 _MAX_PARTS = 10_000
 _MAX_PART_BYTES = 64 << 10
+_MAX_ZEROS = 1 << 20
+"""What is looked at of the last block before a hole: more than the blocks of any file system but the oddest."""
+
 _FICLONE = 0x40049409
 _COPY_STEP = 64 << 20
 
@@ -50,9 +61,9 @@ def adopt(layout: Layout, digest: Digest, size: int, folder: Confined) -> Extent
     if not _is_regular(partial):
         return []
     parts = _parts(layout, digest)
-    extents = list(_extents(parts, size))
     target = folder / "data"
     try:
+        extents = _extents(partial, parts, size)
         if not extents or partial.stat().st_size > size:
             return []
         make_folder(folder)
@@ -71,10 +82,12 @@ def adopt(layout: Layout, digest: Digest, size: int, folder: Confined) -> Extent
 
 
 def offered(layout: Layout, digest: Digest, size: int) -> Extents:
-    """Which bytes of the blob an Ollama has, by its own word: what `adopt` would take over."""
-    if not _is_regular(_partial(layout, digest)):
+    """Which bytes of the blob an Ollama has: what `adopt` would take over."""
+    partial = _partial(layout, digest)
+    try:
+        return _extents(partial, _parts(layout, digest), size) if _is_regular(partial) else []
+    except OSError:
         return []
-    return list(_extents(_parts(layout, digest), size))
 
 
 def movable_bytes(layout: Layout, digest: Digest) -> int:
@@ -88,6 +101,44 @@ def movable_bytes(layout: Layout, digest: Digest) -> int:
         return 0
 
 
+class Leftovers:
+    """What Ollamas left of downloads that are whole by now: also what was copied, as it was too young to be moved."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._looked_at = 0
+        self._waiting = True
+
+    def clear(self) -> None:
+        """Removes those that nobody has touched for an hour. Raises nothing.
+
+        Looks at the folder of blobs only where it has changed, or where some were too young the last time.
+        """
+        with contextlib.suppress(OSError, StoreError):
+            changed = self._layout.blobs.stat().st_mtime_ns
+            if changed != self._looked_at or self._waiting:
+                check_roots(self._layout)
+                self._waiting = False in {_cleared(self._layout, digest) for digest in self._digests()}
+                self._looked_at = changed
+
+    def _digests(self) -> set[Digest]:
+        names = (name for name in os.listdir(self._layout.blobs) if "-partial" in name)
+        return {Digest(match[1]) for match in map(_PARTIAL.match, names) if match}
+
+
+def _cleared(layout: Layout, digest: Digest) -> bool:
+    """Removes what was left of the blob if it is of no use any more; False where that has to wait."""
+    if not is_file(layout.blob(digest)):
+        return True  # it is of use: not for this to decide
+    partial = _partial(layout, digest)
+    files = [path for path in (partial, *_parts(layout, digest)) if _is_regular(path)]
+    if any(time.time() - path.stat().st_mtime < ABANDONED or _is_open(path) for path in files):
+        return False
+    for path in files:
+        path.unlink()
+    return True
+
+
 def _partial(layout: Layout, digest: Digest) -> Path:
     return layout.blobs / f"{digest.file_name}-partial"
 
@@ -95,6 +146,15 @@ def _partial(layout: Layout, digest: Digest) -> Path:
 def _parts(layout: Layout, digest: Digest) -> list[Path]:
     found = sorted(layout.blobs.glob(f"{digest.file_name}-partial-*"))[:_MAX_PARTS]
     return [path for path in found if _is_regular(path)]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    file = open_unlinked(path)
+    try:
+        yield file
+    finally:
+        os.close(file)
 
 
 def _is_regular(path: Path) -> bool:
@@ -105,23 +165,60 @@ def _is_regular(path: Path) -> bool:
         return False
 
 
-def _extents(parts: list[Path], size: int) -> Iterator[tuple[int, int]]:
+def _extents(partial: Path, parts: list[Path], size: int) -> Extents:
+    """What there is of each part, from its start on. Raises OSError."""
+    extents: Extents = []
     reached = 0
-    for start, stop in sorted(_claimed(parts, size)):
-        if stop > reached:
-            yield max(start, reached), stop
-            reached = stop
+    with _opened(partial) as file:
+        length, holey = os.fstat(file).st_size, _has_holes(file)
+        for part in sorted(_told(parts, size), key=lambda part: part.offset):
+            stop = min(part.offset + (_reached(file, part) if holey else part.completed), length)
+            if stop > max(reached, part.offset):
+                extents.append((max(part.offset, reached), stop))
+                reached = stop
+    return extents
 
 
-def _claimed(parts: list[Path], size: int) -> Iterator[tuple[int, int]]:
+def _told(parts: list[Path], size: int) -> Iterator[_Part]:
     for path in parts:
         try:
-            with open(open_unlinked(path), "rb") as file:
-                part = msgspec.json.decode(file.read(_MAX_PART_BYTES), type=_Part)
+            with _opened(path) as file:
+                part = msgspec.json.decode(os.read(file, _MAX_PART_BYTES), type=_Part)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
-        if part.offset >= 0 and 0 < part.completed <= part.size and part.offset + part.size <= size:
-            yield part.offset, part.offset + part.completed
+        if part.offset >= 0 and 0 <= part.completed <= part.size and part.offset + part.size <= size:
+            yield part
+
+
+def _has_holes(file: int) -> bool:
+    """Whether the system tells holes of this file from data. One without any may be all there, or lie where the system
+    cannot tell, or have been copied with its holes written out: of such a file only what its parts say is believed.
+    """
+    try:
+        return os.lseek(file, 0, os.SEEK_HOLE) < os.fstat(file).st_size
+    except OSError:
+        return False
+
+
+def _reached(file: int, part: _Part) -> int:
+    """Bytes of the part that are there: up to its first hole, less the zeros that end the last block if the part does
+    not say that they were written.
+    """
+    start, stop = part.offset, part.offset + part.size
+    try:
+        if os.lseek(file, start, os.SEEK_DATA) != start:
+            return 0
+        hole = min(os.lseek(file, start, os.SEEK_HOLE), stop)
+    except OSError:  # ENXIO: there is no data from here on
+        return 0
+    told = min(start + part.completed, hole)
+    return _before_zeros(file, max(told, hole - _MAX_ZEROS), hole, otherwise=told) - start
+
+
+def _before_zeros(file: int, start: int, stop: int, *, otherwise: int) -> int:
+    """Where the zeros begin that end [start, stop); `otherwise` where there is nothing else: it may all be a hole."""
+    data = os.pread(file, stop - start, start).rstrip(b"\0")
+    return start + len(data) if data else otherwise
 
 
 def _in_use(partial: Path, parts: list[Path]) -> bool:

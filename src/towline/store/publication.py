@@ -1,7 +1,8 @@
 """One model on its way into the store: what it needs is held fast from the first look to the last.
 
 An Ollama on the same folder deletes blobs that no manifest names, at moments of its own. So what is here already is
-pinned by a hard link before anyone relies on it, and after the manifest stands, the blobs are looked at once more.
+pinned by a hard link before anyone relies on it, and after the manifest stands, the blobs are looked at once more. A
+model that is here, manifest and all, needs none of that: its manifest names them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,13 +23,17 @@ from towline.files.regular import Irregular, has_file, read_regular
 from towline.model.digest import Digest
 from towline.model.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest
 from towline.model.name import ModelName
-from towline.store.abilities import free_bytes
 from towline.sizes import finer
+from towline.store.abilities import free_bytes
+from towline.store.adoption import Leftovers
 from towline.store.durable import link, make_folders, sync_folder, write_file
 from towline.store.layout import Layout
 from towline.store.locks import FileLock, waiting_for
-from towline.store.references import digests_in, remove_unreferenced, unreferenced
+from towline.store.recheck import Recheck
+from towline.store.references import digests_in
 from towline.store.staging import StagedBlob
+from towline.store.unused import Unused
+from towline.store.verified import Stamp, Verified, stamp
 
 _TRIES = 5
 _WRITTEN_BACK = 120.0
@@ -38,16 +43,28 @@ _WRITTEN_BACK = 120.0
 class Publication:
     """A context manager; the pins go at its end. Every method may raise StoreError."""
 
-    def __init__(self, layout: Layout, name: ModelName, manifest: Manifest, *, noprune: bool) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        name: ModelName,
+        manifest: Manifest,
+        *,
+        verified: Verified,
+        unused: Unused,
+        leftovers: Leftovers,
+    ) -> None:
         self._layout = layout
         self._name = name
         self._manifest = manifest
-        self._noprune = noprune
+        self._verified = verified
+        self._unused = unused
+        self._leftovers = leftovers
         ticket = uuid.uuid4().hex
         self._pins = layout.pinned(ticket)
         self._lock = FileLock(layout.lock(f"pull-{ticket}"))
-        self._replaced: set[Digest] = set()
-        self._unused: list[Digest] = []
+        self._fetched: dict[Digest, Stamp] = {}
+        self._current = False
+        self._doubtful: list[Descriptor] = []
 
     def __enter__(self) -> Self:
         self._demand_room(self._layout.manifest(self._name))
@@ -69,19 +86,43 @@ class Publication:
         """Where the blob grows."""
         return StagedBlob(self._layout, blob.digest, blob.size)
 
-    def present(self, blob: Descriptor) -> bool:
-        """Whether the store has the blob; from then on it is held fast."""
-        path = self._layout.blob(blob.digest)
-        if not has_file(path, blob.size):
-            self._demand_room(path)
-            return False
+    def missing(self) -> list[Descriptor]:
+        """The first look: which blobs the store does not have. The others are held fast from then on, if it takes more
+        than a look to bring the model in.
+        """
+        look = self._verified.look(self._manifest.blobs)
+        absent = set(look.absent)
+        for blob in look.absent:
+            self._demand_room(self._layout.blob(blob.digest))
         try:
-            link(path, self._pin(blob))
-        except FileNotFoundError:
-            return False
+            self._current = not absent and not look.doubtful and self._is_published()
+            if not self._current:
+                absent.update(blob for blob in self._manifest.blobs if blob not in absent and not self._hold(blob))
         except OSError as error:
             raise store_error(error) from None
-        return True
+        self._doubtful = [blob for blob in look.doubtful if blob not in absent]
+        return [blob for blob in self._manifest.blobs if blob in absent]
+
+    def rechecks(self) -> list[Recheck]:
+        """Of the blobs that are here, those whose bytes may have changed: to be run, each, and told to `settle`."""
+        return [Recheck(blob, self._layout.blob(blob.digest)) for blob in self._doubtful]
+
+    def settle(self, recheck: Recheck, *, right: bool) -> None:
+        """Notes what a recheck has shown; a wrong file goes, as long as it is the one that was read."""
+        blob = recheck.blob
+        path = self._layout.blob(blob.digest)
+        try:
+            with waiting_for(self._layout.lock("store")):
+                if right and recheck.stamp is not None:
+                    self._verified.add({blob.digest: recheck.stamp})
+                    return
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._pin(blob))
+                with contextlib.suppress(FileNotFoundError):
+                    if stamp(os.stat(path)) == recheck.stamp:
+                        os.unlink(path)
+        except OSError as error:
+            raise store_error(error) from None
 
     def _demand_room(self, path: str | Path) -> None:
         """Neither a folder nor what is beneath a file can become a file in one step: said before the first byte."""
@@ -97,14 +138,28 @@ class Publication:
 
     def fetched(self, blob: Descriptor) -> None:
         """A transfer has made the blob whole: it is held fast from now on."""
+        staged = self.staged(blob)
         try:
-            if not self.staged(blob).pin(self._pin(blob)):
-                self.present(blob)
+            with contextlib.suppress(FileNotFoundError):
+                self._fetched[blob.digest] = stamp(os.stat(staged.whole_path))
+            if not staged.pin(self._pin(blob)) and has_file(self._layout.blob(blob.digest), blob.size):
+                self._hold(blob)
         except OSError as error:
             raise store_error(error) from None
 
+    def _hold(self, blob: Descriptor) -> bool:
+        """Holds a blob of the store fast, where the file system can; False where it is gone. Raises OSError."""
+        try:
+            link(self._layout.blob(blob.digest), self._pin(blob))
+        except FileNotFoundError:
+            return False
+        return True
+
     def check_space(self, missing: Iterable[Descriptor]) -> None:
         """Raises NoSpace, with what is needed and what is free, if these blobs do not fit."""
+        missing = list(missing)
+        if not missing:
+            return
         begun: set[str] = set()
         try:
             for folder in (self._layout.staging, self._layout.blobs):
@@ -135,36 +190,36 @@ class Publication:
         """Puts back what was removed since the manifest stands: an Ollama may have read the manifests before that, and
         remove only now. The last act of a pull, before it lets go of its pins.
         """
+        if self._current:
+            return
         try:
             if absent := self._absent():
                 self._place(absent)
+                with waiting_for(self._layout.lock("store")):
+                    self._verified.touch(absent, self._fetched)
         except OSError as error:
             raise store_error(error) from None
 
-    @property
-    def unused(self) -> bool:
-        """Whether publishing replaced layers that nothing else uses."""
-        return bool(self._unused)
-
-    def remove_unused(self) -> None:
-        """Removes the replaced layers that still nothing uses."""
-        try:
-            with waiting_for(self._layout.lock("store")):
-                remove_unreferenced(self._layout, self._unused)
-        except OSError as error:
-            raise store_error(error) from None
+    def remove_unused(self, begin: Callable[[], None]) -> None:
+        """Removes what this update and earlier ones replaced, if nothing uses it and it may go by now, and what an
+        Ollama left of downloads that are whole by now. Before the first layer goes, `begin` is called.
+        """
+        if not self._current:
+            self._unused.remove(self._pins, begin)
+        self._leftovers.clear()
 
     def _publish(self) -> list[Descriptor]:
-        path = self._layout.manifest(self._name)
-        if _read(path) == self._manifest.raw and not self._absent():
-            self._make_last(path)
+        if self._current or (self._is_published() and not self._absent()):
+            self._make_last(self._layout.manifest(self._name))
             return []
         missing = self._place(self._manifest.blobs)
         if missing:
             return missing
         with waiting_for(self._layout.lock("store")):
             path = self._layout.manifest(self._name)  # again: another process may have made it, in its spelling
-            self._replaced |= digests_in(_read(path) or b"")
+            ours = {blob.digest for blob in self._manifest.blobs}
+            self._unused.note(digests_in(_read(path) or b"") - ours, self._pins)
+            self._verified.touch(self._manifest.blobs, self._fetched)
             self._write_manifest(path)
             for _ in range(_TRIES):
                 absent = self._absent()
@@ -173,23 +228,17 @@ class Publication:
                 missing = self._place(absent)
                 if missing:
                     return missing
-            if not self._noprune:
-                ours = {blob.digest for blob in self._manifest.blobs}
-                self._unused = unreferenced(self._layout, self._replaced - ours)
+                self._verified.touch(absent, self._fetched)
         for blob in self._manifest.blobs:
             self.staged(blob).clean()
         return []
 
+    def _is_published(self) -> bool:
+        return _read(self._layout.manifest(self._name)) == self._manifest.raw
+
     def _place(self, blobs: Iterable[Descriptor]) -> list[Descriptor]:
         make_folders(self._layout.blobs, self._layout.root)
-        missing = []
-        for blob in blobs:
-            path = self._layout.blob(blob.digest)
-            if self._placed(blob, path):
-                with contextlib.suppress(OSError):  # it may be another user's, and not every file system sets times
-                    os.utime(path)
-            else:
-                missing.append(blob)
+        missing = [blob for blob in blobs if not self._placed(blob, self._layout.blob(blob.digest))]
         sync_folder(self._layout.blobs)
         return missing
 

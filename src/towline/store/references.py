@@ -1,18 +1,34 @@
-"""Which blobs the store's manifests name, and so which may go."""
+"""Which blobs the store's manifests name, and so which may go.
+
+    manifests/<host>/<namespace>/<model>/<tag>      a manifest
+    manifests-v2/<host>/<namespace>/<model>/<tag>   newer Ollamas': the manifest is a blob as well, and the tag a
+                                                    symbolic or hard link to it, or a copy
+
+Whatever either of them names stays. What cannot be read may name anything: then nothing goes at all.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterator
 
+import msgspec
+
+from towline.errors import StoreError
 from towline.files.regular import is_file, read_regular
 from towline.model.digest import Digest
-from towline.model.manifest import MAX_MANIFEST_BYTES
 from towline.store.layout import Layout
 
-_DIGESTS = re.compile(rb"sha256:([0-9a-f]{64})")
+_ROOTS = ("manifests", "manifests-v2")
+_DIGESTS = re.compile(rb"sha256[:-]([0-9a-f]{64})")
+_MOST_BYTES = 64 << 20
+"""Of a manifest: one with 38,000 layers takes ten."""
+
+_BEING_WRITTEN = 3600.0
+"""Seconds for which a manifest that breaks off counts as one that an Ollama is writing: it writes them in place."""
 
 
 def digests_in(raw: bytes) -> set[Digest]:
@@ -21,33 +37,71 @@ def digests_in(raw: bytes) -> set[Digest]:
 
 
 def references(layout: Layout) -> set[Digest]:
-    """Every digest that any manifest of the store names. What is no file names none.
-
-    Raises OSError if one cannot be read, or is too large to be one.
-    """
-    found: set[Digest] = set()
-    for folder, _, files in os.walk(layout.manifests, onerror=_raise):
-        for path in (f"{folder}/{file}" for file in files):
-            if is_file(path):
-                found |= digests_in(read_regular(path, MAX_MANIFEST_BYTES))
+    """Every digest that a manifest of the store names, in either root. Raises StoreError where that cannot be told."""
+    try:
+        check_roots(layout)
+        found: set[Digest] = set()
+        for root in _ROOTS:
+            for path in _files(f"{layout.root}/{root}", set()):
+                found |= _named_by(path)
+    except OSError as error:
+        raise StoreError(
+            f"nothing is removed, as a manifest of the store cannot be read ({os.strerror(error.errno or 0).lower()}); "
+            "mend or remove it"
+        ) from None
     return found
 
 
-def unreferenced(layout: Layout, candidates: set[Digest]) -> list[Digest]:
-    """Those of the candidates that are in the store and that no manifest names; none where one cannot be read."""
-    present = {digest for digest in candidates if os.path.exists(layout.blob(digest))}
+def check_roots(layout: Layout) -> None:
+    """Raises StoreError where there are manifests in a layout that came after this towline; OSError."""
+    with os.scandir(layout.root) as entries:
+        strange = sorted(
+            entry.name
+            for entry in entries
+            if entry.name.startswith("manifests") and entry.name not in _ROOTS and entry.is_dir()
+        )
+    if strange:
+        raise StoreError(
+            f"nothing is removed, as the store has manifests in {strange[0]}, which this towline does not know; "
+            "use a newer towline, or move that folder out of the store"
+        )
+
+
+def _files(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Every file and link below the folder, through links to folders as an Ollama goes, each folder once."""
+    if not os.path.lexists(folder):
+        return
+    there = os.stat(folder)
+    if (there.st_dev, there.st_ino) in seen:
+        return
+    seen.add((there.st_dev, there.st_ino))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files(entry.path, seen)
+            else:
+                yield entry.path
+
+
+def _named_by(path: str) -> set[Digest]:
+    """What a file in the place of a tag names: its layers, itself as a blob, and where it is a link, its target."""
+    named = digests_in(os.path.basename(os.readlink(path)).encode()) if os.path.islink(path) else set()
     try:
-        return sorted(present - references(layout)) if present else []
-    except OSError:
-        return []
+        if not is_file(path) and os.path.exists(path):
+            return named  # what is no file names nothing
+        raw, modified = read_regular(path, _MOST_BYTES), os.stat(path).st_mtime
+    except FileNotFoundError:
+        if os.path.islink(path) and not named:
+            raise  # what it leads to may be on a disk that is not mounted at the moment
+        return named
+    if time.time() - modified < _BEING_WRITTEN and not _is_json(raw):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return named | digests_in(raw) | {Digest.of(raw)}
 
 
-def remove_unreferenced(layout: Layout, candidates: Iterable[Digest]) -> None:
-    """Removes those. Needs the store's lock. Raises OSError."""
-    for digest in unreferenced(layout, set(candidates)):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(layout.blob(digest))
-
-
-def _raise(error: OSError) -> None:
-    raise error
+def _is_json(raw: bytes) -> bool:
+    try:
+        msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

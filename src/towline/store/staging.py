@@ -46,12 +46,13 @@ class StagedBlob:
         return self._folder / "journal"
 
     @property
-    def _whole(self) -> Confined:
+    def whole_path(self) -> Confined:
+        """The file once it is verified and durable."""
         return self._folder / "whole"
 
     def is_whole(self) -> bool:
         """Whether the blob is here or in the store already."""
-        return has_file_itself(self._whole, self._size) or has_file(self._layout.blob(self._digest), self._size)
+        return has_file_itself(self.whole_path, self._size) or has_file(self._layout.blob(self._digest), self._size)
 
     def acquire(self) -> bool:
         """Takes the lock and makes the folder; False when another holds it. Raises StoreError."""
@@ -121,7 +122,7 @@ class StagedBlob:
             # Where somebody removed the store, and its locks with it, another download may have begun here by now.
             if not os.path.samestat(os.fstat(file), os.stat(self.data_path)):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            rename(self.data_path, self._whole)
+            rename(self.data_path, self.whole_path)
         except OSError as error:
             raise store_error(error) from None
 
@@ -148,8 +149,8 @@ class StagedBlob:
     def place(self, target: AnyPath) -> bool:
         """Links the whole blob to `target`, or moves it where there are no hard links; False where it is not here."""
         try:
-            if not link(self._whole, target):
-                rename(self._whole, target)
+            if not link(self.whole_path, target):
+                rename(self.whole_path, target)
         except FileNotFoundError:
             return False
         return True
@@ -157,14 +158,14 @@ class StagedBlob:
     def pin(self, target: AnyPath) -> bool:
         """Links the whole blob to `target` if it is here, and if that can be done; whether it was. Raises OSError."""
         try:
-            return link(self._whole, target)
+            return link(self.whole_path, target)
         except FileNotFoundError:
             return False
 
     @property
     def allocated(self) -> int:
         """Bytes of disk that it takes already, at most its size; what an Ollama left of it counts where it is moved."""
-        for path in (self._whole, self.data_path):
+        for path in (self.whole_path, self.data_path):
             with contextlib.suppress(OSError):
                 return min(os.stat(path).st_blocks * 512, self._size)
         return min(adoption.movable_bytes(self._layout, self._digest), self._size)

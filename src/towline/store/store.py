@@ -15,10 +15,13 @@ from towline.model.digest import Digest
 from towline.model.manifest import MAX_MANIFEST_BYTES, MODEL_LAYER, Manifest
 from towline.model.name import ModelName
 from towline.store.abilities import probe, takes_colons
+from towline.store.adoption import Leftovers
 from towline.store.durable import make_folders
 from towline.store.layout import Layout
 from towline.store.publication import Publication
 from towline.store.sweep import sweep
+from towline.store.unused import Unused
+from towline.store.verified import Verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,11 @@ class Store:
 
     def __init__(self, root: Path, *, noprune: bool = False, staging_ttl: float = 14 * 86400.0) -> None:
         self.root = root
-        self._noprune = noprune
         self._staging_ttl = staging_ttl
         self._layout = Layout(root)
+        self._verified = Verified(self._layout)
+        self._unused = Unused(self._layout, keep=noprune)
+        self._leftovers = Leftovers(self._layout)
         self._preparing = threading.Lock()
         self._prepared = False
 
@@ -57,6 +62,8 @@ class Store:
         except OSError as error:
             raise StoreError(f"the store at {self.root} cannot be used: {store_error(error)}") from None
         sweep(self._layout, staging_ttl=self._staging_ttl)
+        self._leftovers.clear()
+        self._verified.compact()
         self._prepared = True
 
     def _make_folders(self) -> None:
@@ -123,7 +130,14 @@ class Store:
         with self._preparing:
             if not self._prepared:
                 self._prepare()
-        return Publication(self._layout, name, manifest, noprune=self._noprune)
+        return Publication(
+            self._layout,
+            name,
+            manifest,
+            verified=self._verified,
+            unused=self._unused,
+            leftovers=self._leftovers,
+        )
 
     def _paths(self) -> Iterator[tuple[Path, ModelName]]:
         for path in self._layout.manifests.glob("*/*/*/*"):

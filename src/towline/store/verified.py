@@ -1,0 +1,211 @@
+"""What the blobs of a store were like when they were verified, so that changed bytes are not called present.
+
+A blob is believed while its size, inode and mtime are those (not its ctime: hard links change it). They are kept in
+`towline/verified`, in records of 64 bytes, the later one of a blob in force:
+
+    magic   digest (32 bytes)   size (u64)   inode (u64)   mtime, ns (u64)   xxh3 of these (u32)
+
+Records are appended, and nothing waits for the disk: one that is torn or lost costs a blob its record. A blob without
+one, as another program brings it, is believed by its size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import stat
+import struct
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NewType
+
+import xxhash
+
+from towline.errors import StoreError
+from towline.files.confined import Confined, make_folder, open_file, remove_tree
+from towline.files.regular import open_unlinked
+from towline.model.digest import Digest
+from towline.model.manifest import Descriptor
+from towline.store.durable import write_file
+from towline.store.layout import Layout
+from towline.store.locks import FileLock
+
+Stamp = NewType("Stamp", bytes)
+"""Size, inode and mtime of a file, as a record holds them."""
+
+_STAMP = struct.Struct("<QQQ")
+_MAGIC = b"twlv"
+_RECORD = struct.Struct("<4s32s24sI")
+_U64 = (1 << 64) - 1
+_MOST_BYTES = 64 << 20
+"""What is read at most, from the end: the records of a million blobs."""
+
+_SLACK_BYTES = 64 << 10
+"""By how much the file may grow beyond twice of what it needs before it is written anew."""
+
+_log = logging.getLogger("towline")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at blobs tells: those that are not here, and those whose bytes have to be looked at first."""
+
+    absent: list[Descriptor]
+    doubtful: list[Descriptor]
+
+
+class Verified:
+    """The records of one store. Safe from threads."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._lock = threading.Lock()
+        self._read_at: object = None
+        self._stamps: Mapping[bytes, Stamp] = {}
+
+    @property
+    def _path(self) -> Confined:
+        return self._layout.inside("verified")
+
+    def look(self, blobs: Iterable[Descriptor]) -> Look:
+        """One read of the records where they changed, and one `lstat` a blob: models have thousands."""
+        stamps = self._current()
+        prefix = f"{self._layout.blobs}/sha256-"
+        look = Look([], [])
+        for blob in blobs:
+            path = prefix + blob.digest.hex
+            try:
+                there = os.lstat(path)
+                linked = stat.S_ISLNK(there.st_mode)
+                if linked:
+                    there = os.stat(path)
+            except OSError:
+                look.absent.append(blob)
+                continue
+            if there.st_size != blob.size or not stat.S_ISREG(there.st_mode):
+                look.absent.append(blob)
+                continue
+            known = stamps.get(bytes.fromhex(blob.digest.hex))
+            if known != stamp(there) if known is not None else linked:
+                look.doubtful.append(blob)
+        return look
+
+    def touch(self, blobs: Iterable[Descriptor], fresh: Mapping[Digest, Stamp]) -> None:
+        """Sets the mtime of these blobs to now, and notes anew those that are what they were when they were verified:
+        lately, as `fresh` tells, or earlier. Needs the store's lock. Raises nothing.
+        """
+        known = self._current()
+        noted = {}
+        for blob in blobs:
+            digest, path = blob.digest, self._layout.blob(blob.digest)
+            with contextlib.suppress(OSError):  # it went: whoever publishes looks at that
+                before = stamp(os.stat(path))
+                _touch(path)
+                if before in (known.get(bytes.fromhex(digest.hex)), fresh.get(digest)):
+                    noted[digest] = stamp(os.stat(path))
+        self.add(noted)
+
+    def add(self, stamps: Mapping[Digest, Stamp]) -> None:
+        """These were verified. Needs the store's lock. Raises nothing: what cannot be noted is believed by its size."""
+        records = b"".join(_record(digest, seen) for digest, seen in stamps.items())
+        if not records:
+            return
+        try:
+            with open(open_file(self._path, os.O_APPEND), "ab") as file:
+                file.write(records)
+        except OSError as error:
+            _warn((error.strerror or str(error)).lower())
+
+    def compact(self) -> None:
+        """Writes the file anew where most of it tells of blobs that are gone, or of nothing. Raises nothing."""
+        lock = FileLock(self._layout.lock("store"))
+        tmp = self._layout.pinned(uuid.uuid4().hex)
+        with contextlib.suppress(OSError, StoreError):
+            try:
+                if lock.acquire():
+                    make_folder(tmp)
+                    self._compact(tmp)
+            finally:
+                remove_tree(tmp)
+                lock.release()
+
+    def _compact(self, tmp: Confined) -> None:
+        raw = _read(self._path)
+        here = set(os.listdir(self._layout.blobs))
+        stamps = {Digest(digest.hex()): seen for digest, seen in _parse(raw).items()}
+        kept = b"".join(_record(digest, seen) for digest, seen in stamps.items() if digest.file_name in here)
+        if os.lstat(self._path).st_size > 2 * len(kept) + _SLACK_BYTES:
+            write_file(self._layout.own / "verified", kept, tmp)
+
+    def _current(self) -> Mapping[bytes, Stamp]:
+        with self._lock:
+            try:
+                there = os.lstat(self._path)
+                read_at = (stamp(there), there.st_ctime_ns)
+                if read_at != self._read_at:
+                    self._stamps = _parse(_read(self._path))
+                    self._read_at = read_at
+            except OSError:
+                self._stamps, self._read_at = {}, None
+            return self._stamps
+
+
+def stamp(there: os.stat_result) -> Stamp:
+    """What a file is known by."""
+    return Stamp(_STAMP.pack(there.st_size, there.st_ino & _U64, there.st_mtime_ns & _U64))
+
+
+def _touch(path: str) -> None:
+    """Sets the mtime, of a link its own, to now, in ns: the kernel's own now is the same for whatever is written within
+    the next 4 ms. Where that is not allowed, it stays as it is.
+    """
+    now = time.time_ns()
+    try:
+        os.utime(path, ns=(now, now), follow_symlinks=False)
+    except PermissionError:  # another user's file can only be set to the kernel's own now
+        with contextlib.suppress(OSError):
+            os.utime(path, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        pass
+
+
+def _record(digest: Digest, seen: Stamp) -> bytes:
+    body = bytes.fromhex(digest.hex) + seen
+    return _RECORD.pack(_MAGIC, body[:32], seen, _checksum(body))
+
+
+def _parse(raw: bytes) -> dict[bytes, Stamp]:
+    """The records in it, whatever else is; the later one of a blob."""
+    found: dict[bytes, Stamp] = {}
+    at = raw.find(_MAGIC)
+    while 0 <= at <= len(raw) - _RECORD.size:
+        _, digest, seen, checksum = _RECORD.unpack_from(raw, at)
+        if checksum == _checksum(digest + seen):
+            found[digest] = Stamp(seen)
+            at += _RECORD.size
+        else:
+            at += 1
+        at = raw.find(_MAGIC, at)
+    return found
+
+
+def _checksum(body: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(body) & 0xFFFF_FFFF
+
+
+def _read(path: Confined) -> bytes:
+    with open(open_unlinked(path), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _MOST_BYTES))
+        return file.read(_MOST_BYTES)
+
+
+@functools.cache
+def _warn(why: str) -> None:
+    _log.warning("what is verified cannot be noted in towline/verified, so later changes go unnoticed: %s", why)
