@@ -103,7 +103,7 @@ class Puller:
         while not self._closing.wait(LOOK_SECONDS):
             with self._lock:
                 pulls = list(self._running.values())
-                if not pulls:
+                if not pulls and not self._closed:
                     self._something_runs.clear()
             now, moves = time.monotonic(), self._pool.traffic.moves
             for pull in pulls:
