@@ -154,14 +154,21 @@ class _Pullers:
     def give_back(self, settings: Settings) -> None:
         """Closes the Puller where nobody else has it, which may take two seconds."""
         with self._lock:
+            if settings not in self._shared:  # it was taken before a fork, and is the parent's
+                return
             puller, users = self._shared.pop(settings)
             if users > 1:
                 self._shared[settings] = (puller, users - 1)
                 return
         puller.close()
 
+    def forget(self) -> None:
+        """In a child that was forked: they are the parent's, whose threads are not here."""
+        self.__init__()  # type: ignore[misc]
+
 
 _pullers = _Pullers()
+os.register_at_fork(after_in_child=_pullers.forget)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Hashable
 
 from towline import threads
 from towline.errors import Cancelled, Starved
+from towline.forks import Home
 from towline.model.name import ModelName
 from towline.patience import Patience
 from towline.pulling import Pull
@@ -49,6 +50,7 @@ class Puller:
             connections_per_host=settings.connections_per_host,
             rate=Rate(settings.max_rate) if settings.max_rate is not None else None,
         )
+        self._home = Home()
         self._patience = settings.stall_timeout
         self._lock = threading.Lock()
         self._running: dict[Hashable, Pull] = {}
@@ -65,6 +67,7 @@ class Puller:
         `max_rate`, in bytes a second, limits what this pull starts to transfer; whoever only joins has no say in it.
         With `keep_trying` the pull waits for its sources for as long as anybody watches it. Raises Starved, Cancelled.
         """
+        self._home.check()
         key = _key(name)
         with self._lock:
             if self._closed:
@@ -116,6 +119,8 @@ class Puller:
 
     def close(self) -> None:
         """Cancels everything and waits for it, at most two seconds; what arrived is kept."""
+        if self._home.left:
+            return
         with self._lock:
             self._closed = True
             pulls, running = list(self._running.values()), [*self._threads, *filter(None, [self._clock])]

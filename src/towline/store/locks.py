@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import time
+import weakref
 from collections.abc import Iterator
 
 from towline.errors import StoreError
@@ -15,6 +16,21 @@ from towline.store import claims
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.EBADF)
 """What flock says where a file system has no locks."""
+
+
+_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """In a child that was forked: what the parent holds stays its own, and goes with it, whatever the child does."""
+    for lock in list(_held):
+        if lock._file is not None:
+            os.close(lock._file)
+            lock._file = None
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 class FileLock:
@@ -39,6 +55,7 @@ class FileLock:
                 self._file = self._take(file, made=made)
             except BlockingIOError:
                 return False
+        _held.add(self)
         return True
 
     def _take(self, file: int, *, made: bool) -> int | None:
@@ -121,6 +138,7 @@ class FileLock:
         claims.close(self._file)
         self._file = None
         self._claimed = False
+        _held.discard(self)
 
 
 @contextlib.contextmanager
