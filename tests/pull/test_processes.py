@@ -14,6 +14,7 @@ from tests.support.faults import Stall
 from tests.support.models import Model, generate
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
+from towline.store.layout import Layout, staging_key
 from towline.transfer.journal import journaled_bytes
 
 MIB = 1 << 20
@@ -28,7 +29,7 @@ def model() -> Model:
 @pytest.fixture
 def journaled(store_path: Path, model: Model) -> Callable[[], int]:
     """How many bytes of the weights are on disk, by the journal."""
-    path = str(store_path / "towline/staging" / model.weights.digest.hex / "journal")
+    path = str(Layout(store_path).staging / staging_key(model.weights.digest, model.weights.size) / "journal")
     return lambda: journaled_bytes(path, model.weights.size, model.weights.digest)
 
 

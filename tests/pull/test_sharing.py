@@ -19,7 +19,7 @@ from tests.support.pulling import eventually
 from tests.support.registry import FaultRegistry
 from towline.model.manifest import TEMPLATE_LAYER
 from towline.model.name import ModelName
-from towline.store.layout import Layout
+from towline.store.layout import Layout, staging_key
 from towline.transfer.journal import journaled_bytes
 
 MIB = 1 << 20
@@ -44,7 +44,7 @@ def name(registry: FaultRegistry, model: Model) -> str:
 @pytest.fixture
 def journaled(store_path: Path, model: Model) -> Callable[[], int]:
     """How many bytes of the weights are on disk, by the journal."""
-    path = str(Layout(store_path).staging / model.weights.digest.hex / "journal")
+    path = str(Layout(store_path).staging / staging_key(model.weights.digest, model.weights.size) / "journal")
     return lambda: journaled_bytes(path, model.weights.size, model.weights.digest)
 
 
@@ -63,11 +63,17 @@ def check_stored(store: Path, name: str, model: Model) -> None:
 
 
 def check_nothing_left(store: Path) -> None:
-    own = Layout(store).own
-    kept = own / "verified"
+    """But for what it keeps of whole blobs: which were verified, and their checksums."""
+    own, checksums = Layout(store).own, Layout(store).checksums
     eventually(
-        lambda: not [path for path in own.rglob("*") if path.is_file() and path != kept],
-        "every file of towline's own to go but its record of what was verified",
+        lambda: (
+            not [
+                path
+                for path in own.rglob("*")
+                if path.is_file() and path != own / "verified" and path.parent != checksums
+            ]
+        ),
+        "every file of towline's own to go",
     )
 
 

@@ -95,7 +95,7 @@ def test_one_that_somebody_works_in_stays(layout: Layout) -> None:
 
 
 def test_one_whose_blob_is_in_the_store_is_removed(layout: Layout) -> None:
-    folder = staged(layout, "0" * 64, age=0)
+    folder = staged(layout, f"{'0' * 64}-1", age=0)
     (layout.blobs / f"sha256-{'0' * 64}").write_bytes(b"x")
     Store(layout.root).prepare()
     assert not folder.exists()

@@ -19,7 +19,7 @@ from towline.model.events import Event, Progress
 from towline.model.name import ModelName
 from towline.puller import Puller
 from towline.settings import Settings
-from towline.store.layout import Layout
+from towline.store.layout import Layout, staging_key
 from towline.watching import Watcher
 
 PATIENCE = 30.0
@@ -85,7 +85,7 @@ class Pulling:
 
     def staged(self, blob: Blob) -> Path:
         """The folder in which the blob grows."""
-        return self.layout.staging / blob.digest.hex
+        return self.layout.staging / staging_key(blob.digest, blob.size)
 
 
 class Following:

@@ -98,7 +98,8 @@ def check_journal(download: Download) -> None:
     """What the journal tells is on disk, and is what it should be."""
     journal = Journal(download.staging.journal_path, SIZE, download.transfer.digest)
     data = Path(download.staging.data_path).read_bytes() if Path(download.staging.data_path).exists() else b""
-    for block in journal.recover():
+    recovered = journal.recover()
+    for block in (*recovered.blocks(), *recovered.pieces()):
         assert block.matches(data[block.start : block.stop])
         assert data[block.start : block.stop] == DATA[block.start : block.stop]
     journal.close()

@@ -2,7 +2,8 @@
 
     blobs/sha256-<hex>                              whole blobs, Ollama's
     manifests/<host>/<namespace>/<model>/<tag>      manifests, Ollama's
-    towline/staging/<hex>/                          a blob that grows: data, journal; once it is verified: whole
+    towline/staging/<hex>-<size>/                   a blob that grows: data, journal; once it is verified: whole
+    towline/checksums/<hex>                         of a blob of the store, for each MiB of it
     towline/locks/                                  who works on what
     towline/pins/<pull>/                            hard links that keep a pull's blobs from being cleaned away
 
@@ -23,6 +24,7 @@ from towline.model.digest import Digest
 from towline.model.name import ModelName
 
 _PORT = "__"
+_STAGING_KEY = re.compile(r"([0-9a-f]{64})-(0|[1-9][0-9]{0,19})")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class Layout:
         return self.own / "staging"
 
     @cached_property
+    def checksums(self) -> Path:
+        """One file a blob, of those that are larger than a block."""
+        return self.own / "checksums"
+
+    @cached_property
     def locks(self) -> Path:
         """Lock files, empty."""
         return self.own / "locks"
@@ -75,12 +82,12 @@ class Layout:
         """
         return f"{self.blobs}/{digest.file_name}"
 
-    def staged(self, digest: Digest) -> Confined:
-        """The folder in which the blob grows."""
-        return self.inside(f"staging/{digest.hex}")
+    def staged(self, key: str) -> Confined:
+        """The folder in which a blob grows; see `staging_key`."""
+        return self.inside(f"staging/{key}")
 
     def lock(self, name: str) -> Confined:
-        """The lock of this name: a blob's is its hex digits, a pull's `pull-` and its ticket."""
+        """The lock of this name: a growing blob's is its staging's key, a pull's `pull-` and its ticket."""
         return self.inside(f"locks/{name}")
 
     def pinned(self, ticket: str) -> Confined:
@@ -120,6 +127,17 @@ class Layout:
         """The model whose manifest lies there, as it is spelled there. Raises InvalidName where none can."""
         host, namespace, model, tag = path.relative_to(self.manifests).parts
         return ModelName(_host_in(host), namespace, model, tag)
+
+
+def staging_key(digest: Digest, size: int) -> str:
+    """What staging goes by. The size is in it as manifests may lie: a wrong one must not touch what another has."""
+    return f"{digest.hex}-{size}"
+
+
+def staged_as(key: str) -> tuple[Digest, int] | None:
+    """The digest and the size in a key; None where it is none."""
+    parts = _STAGING_KEY.fullmatch(key)
+    return (Digest(parts[1]), int(parts[2])) if parts is not None else None
 
 
 def _spelled(folder: Path, part: str) -> str:

@@ -1,10 +1,11 @@
-"""Where a blob grows until it is whole. Keyed by digest, so that whoever comes back finds it, in any process."""
+"""Where a blob grows until it is whole. Keyed by digest and size: whoever comes back finds it, in any process."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+from typing import Self
 
 import msgspec
 
@@ -14,8 +15,9 @@ from towline.files.ownership import set_mode
 from towline.files.regular import has_file, has_file_itself, open_unlinked
 from towline.model.digest import Digest
 from towline.store import adoption
+from towline.store.checksums import keep_checksums
 from towline.store.durable import forget_cached, link, sync_file
-from towline.store.layout import Layout
+from towline.store.layout import Layout, staged_as, staging_key
 from towline.store.locks import FileLock
 
 _MAX_NOTE_BYTES = 4 << 20
@@ -32,8 +34,16 @@ class StagedBlob:
         self._layout = layout
         self._digest = digest
         self._size = size
-        self._folder = layout.staged(digest)
-        self._lock = FileLock(layout.lock(digest.hex))
+        key = staging_key(digest, size)
+        self._folder = layout.staged(key)
+        self._lock_path = layout.lock(key)
+        self._lock = FileLock(self._lock_path)
+
+    @classmethod
+    def named(cls, layout: Layout, key: str) -> Self | None:
+        """That of this key, if it is one."""
+        parts = staged_as(key)
+        return cls(layout, *parts) if parts is not None else None
 
     @property
     def data_path(self) -> Confined:
@@ -127,9 +137,10 @@ class StagedBlob:
             raise store_error(error) from None
 
     def _sync(self, file: int) -> None:
-        """After a sync that failed the system may show bytes that it gave up, and the next sync would not tell of them
-        (https://wiki.postgresql.org/wiki/Fsync_Errors). So it is made to forget them: the next try reads the disk, and
-        fetches what is not on it.
+        """After a sync that failed the system may show bytes that it has given up and will not write again, and the
+        next sync would not tell (https://wiki.postgresql.org/wiki/Fsync_Errors). So it is made to forget what it shows:
+        what stays is either still to be written, with an error for the next sync if that fails, or comes from the disk,
+        where whoever goes on compares it with the journal.
         """
         try:
             sync_file(file)
@@ -171,16 +182,17 @@ class StagedBlob:
         return min(adoption.movable_bytes(self._layout, self._digest), self._size)
 
     def clean(self) -> None:
-        """Removes the folder once the blob is in the store, unless somebody works in it.
+        """Keeps the blob's checksums and removes the folder once the blob is in the store, unless somebody works in it.
 
         Called after the blob was linked into the store, and after the lock was given back: the later of the two finds
         both true.
         """
         if not has_file(self._layout.blob(self._digest), self._size) or not os.path.exists(self._folder):
             return
-        lock = FileLock(self._layout.lock(self._digest.hex))
+        lock = FileLock(self._lock_path)
         try:
             if lock.acquire():
+                keep_checksums(self._layout, self._digest, self._size, self.journal_path)
                 self.discard()
         except OSError:
             pass  # a left-over costs space, no more; it is removed with age

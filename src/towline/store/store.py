@@ -19,6 +19,7 @@ from towline.store.adoption import Leftovers
 from towline.store.durable import make_folders
 from towline.store.layout import Layout
 from towline.store.publication import Publication
+from towline.store.rekey import rekey
 from towline.store.sweep import sweep
 from towline.store.unused import Unused
 from towline.store.verified import Verified
@@ -61,6 +62,7 @@ class Store:
             raise StoreError(f"the store at {self.root} cannot be made there; set OLLAMA_MODELS to a folder") from None
         except OSError as error:
             raise StoreError(f"the store at {self.root} cannot be used: {store_error(error)}") from None
+        rekey(self._layout)
         sweep(self._layout, staging_ttl=self._staging_ttl)
         self._leftovers.clear()
         self._verified.compact()

@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 
 from towline.files.confined import Confined, at, names_in, remove_tree
-from towline.files.regular import is_file
+from towline.store.checksums import sweep_checksums
 from towline.store.layout import Layout
 from towline.store.locks import FileLock
+from towline.store.staging import StagedBlob
 
 EPOCH = 1735689600.0
 """2025 began: a clock that shows less was never set, and what it wrote was not written then."""
@@ -26,9 +27,11 @@ def sweep(layout: Layout, *, staging_ttl: float) -> None:
     for folder in _entries(layout.inside("pins")):
         _remove_if_free(folder, FileLock(layout.lock(f"pull-{folder.name}")))
     for folder in _entries(layout.inside("staging")):
-        published = is_file(layout.blobs / f"sha256-{folder.name}")
-        if published or _age(folder) > staging_ttl:
+        if (staged := StagedBlob.named(layout, folder.name)) is not None:
+            staged.clean()
+        if _age(folder) > staging_ttl:
             _remove_if_free(folder, FileLock(layout.lock(folder.name)))
+    sweep_checksums(layout)
     for file in _entries(layout.inside("locks")):
         with contextlib.suppress(OSError):
             lock = FileLock(file)

@@ -21,7 +21,7 @@ from towline.errors import Cancelled, TowlineError
 from towline.model.digest import Digest
 from towline.patience import Patience, Pulse
 from towline.transfer.download import Download
-from towline.transfer.journal import BLOCK_BYTES, Follower
+from towline.transfer.journal import BLOCK_BYTES, journaled_bytes
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Work, meaning
 
@@ -44,7 +44,7 @@ class BlobTransfer:
     __slots__ = (
         "__weakref__",
         "_download",
-        "_follower",
+        "_follows",
         "_hash_soon",
         "_last_sign",
         "_listeners",
@@ -95,7 +95,7 @@ class BlobTransfer:
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._shown = self.found
         self._next_look = 0.0
-        self._follower: Follower | None = None
+        self._follows = False
         self._last_sign: object = None
         self._signs = 0
 
@@ -120,7 +120,7 @@ class BlobTransfer:
         download = self._download
         if download is not None:
             return download.pulse()
-        if self._follower is not None:
+        if self._follows:
             return Pulse(self._shown, self._signs, waits=True)
         return Pulse(rests=self._state is _State.PREPARING)
 
@@ -130,14 +130,15 @@ class BlobTransfer:
         download = self._download
         if download is not None:
             return download.trouble
-        if self._follower is not None:
+        if self._follows:
             return f"another process holds the download of {self.digest.short} and makes no progress; stop it"
         return f"the download of {self.digest.short} does not begin"
 
     def sign(self) -> None:
         """Leaves a sign of life for other processes, where its place is ours."""
-        if self._download is not None:
-            self._staging.sign()
+        download = self._download
+        if download is not None:
+            download.sign()
 
     def listen(self, callback: Callable[[], None]) -> None:
         """`callback` runs once, on some thread, when the transfer is over: at once if it is already."""
@@ -234,10 +235,9 @@ class BlobTransfer:
         if self._staging.is_whole():
             self._conclude(None)
             return
+        self._follows = True
         sign = self._staging.last_sign()
-        if self._follower is None:
-            self._follower = Follower(self._staging.journal_path, self.size, self.digest)
-        shown = min(self._follower.bytes(), max(self.size - 1, 0))
+        shown = min(journaled_bytes(self._staging.journal_path, self.size, self.digest), max(self.size - 1, 0))
         with self._lock:
             if sign != self._last_sign:
                 self._last_sign = sign

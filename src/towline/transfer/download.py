@@ -6,6 +6,7 @@ closes the file and gives the place back.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -16,10 +17,11 @@ from towline.model.digest import Digest
 from towline.patience import Pulse
 from towline.transfer.front import Front
 from towline.transfer.growing import GrowingFile
-from towline.transfer.journal import BLOCK_BYTES, Block
+from towline.transfer.journal import BLOCK_BYTES
 from towline.transfer.pace import Pace
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.reception import Reception
+from towline.transfer.recovered import Block
 from towline.transfer.segments import Plan, Segment
 from towline.transfer.supplier import Supplier
 from towline.transfer.suppliers import Suppliers
@@ -61,7 +63,7 @@ class Download:
         self.shown = 0
         self.step = min([BLOCK_BYTES, *(rate.step for rate in terms.rates)])
         self._suppliers = Suppliers(digest, sources, terms.limits.refused_timeout, terms.slots)
-        self._growing = GrowingFile(staging, digest, size, writeback=terms.limits.writeback)
+        self._growing = GrowingFile(staging, digest, size, writeback=terms.limits.writeback, syncing=terms.syncing)
         self._terms = terms
         self._crew = crew
         self._lock = threading.Lock()
@@ -128,6 +130,11 @@ class Download:
     def stop(self) -> None:
         """Nobody wants it any longer: what arrived stays. From any thread, any number of times."""
         self._finish()
+
+    def sign(self) -> None:
+        """Leaves a sign of life for other processes. From any thread, whatever the others wait for."""
+        with contextlib.suppress(OSError):  # a place that was lost is noticed by who writes to it
+            self._growing.sign()
 
     def pulse(self) -> Pulse:
         """What it does, at a glance."""
@@ -308,7 +315,7 @@ class Download:
             self._crew.hash_soon(self._advance)
             return
         if self._front.position == start:
-            self._front.feed(buffer[:count])
+            self._feed(buffer[:count])
         self._advance(buffer)
 
     # Hashing
@@ -343,8 +350,7 @@ class Download:
                 data = buffer[:length]
                 self._read(data)
                 if block is None or block.matches(data):
-                    self._front.feed(data)
-                    self._growing.settle(self._front.position)
+                    self._feed(data)
                 else:
                     self._disbelieve(block)
         except Exception as error:  # noqa: BLE001 - see `meaning`
@@ -359,6 +365,11 @@ class Download:
             self._growing.read(buffer, self._front.position)
         finally:
             self._rest(-1)
+
+    def _feed(self, data: memoryview) -> None:
+        start = self._front.position
+        self._front.feed(data)
+        self._growing.hashed(start, data)
 
     def _step(self) -> tuple[int, Block | None] | None:
         """What to hash next; with None hashing is over for now, and the next bytes that land start it again.
@@ -385,14 +396,7 @@ class Download:
         """All bytes are there and hashed: right, or all again."""
         if self._front.digest() == self.digest:
             self._rest(1)
-            try:
-                self._growing.finish()
-            except TowlineError as error:
-                self._end(error)
-            else:
-                self._end(None)
-            finally:
-                self._rest(-1)
+            self._growing.finish(self._finished)
             return
         with self._lock:
             again = self._begin_anew()
@@ -401,6 +405,10 @@ class Download:
         else:
             self._discard = True
             self._end(self._suppliers.mismatch)
+
+    def _finished(self, error: TowlineError | None) -> None:
+        self._rest(-1)
+        self._end(error)
 
     def _begin_anew(self) -> bool:
         """Forgets all bytes; False when to fetch them again is no use. Under lock."""

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from towline.errors import TowlineError
 from towline.files.confined import open_file
 from towline.model.digest import Digest
 from towline.transfer import disk
-from towline.transfer.journal import BLOCK_BYTES, Block, Journal, journaled_bytes
+from towline.transfer.journal import BLOCK_BYTES, Journal, journaled_bytes
 from towline.transfer.protocols import Staging
+from towline.transfer.recovered import Recovered
+from towline.transfer.syncing import Lane, Syncing
+from towline.transfer.work import meaning
 
 WRITEBACK_BYTES = 16 << 20
 """Bytes after which the disk is asked to begin writing them."""
@@ -29,13 +37,13 @@ _log = logging.getLogger("towline")
 class Found:
     """What is there already: `blocks` by the journal, each with its checksum; `extents` by another program's word."""
 
-    blocks: list[Block]
+    blocks: Recovered
     extents: list[tuple[int, int]]
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
         """All of it, as half-open ranges; they may touch and overlap."""
-        return [*self.extents, *((block.start, block.stop) for block in self.blocks)]
+        return [*self.extents, *self.blocks.ranges()]
 
 
 def promised(staging: Staging, digest: Digest, size: int) -> int:
@@ -48,26 +56,37 @@ def promised(staging: Staging, digest: Digest, size: int) -> int:
 
 
 class GrowingFile:
-    """The file in a staging. Writing and reading are safe from threads; the rest is for one at a time, with the lock.
+    """The file in a staging. Writing, reading and signs are safe from threads; the rest is for one at a time, with the
+    lock.
+
+    What may wait for the disk longer than a moment, `finish` and `close`, returns at once: it is done by `syncing`, in
+    the order in which it was asked for.
 
     Blobs of up to a block have no journal, and nothing of them is recovered: to fetch them again costs less.
     """
 
-    def __init__(self, staging: Staging, digest: Digest, size: int, *, writeback: bool) -> None:
+    def __init__(self, staging: Staging, digest: Digest, size: int, *, writeback: bool, syncing: Syncing) -> None:
         self._staging = staging
+        self._digest = digest
         self._size = size
         self._large = size > BLOCK_BYTES
         self._writeback = writeback
+        self._lane = Lane(syncing)
         self._journal = Journal(staging.journal_path, size, digest)
         self._file = _CLOSED
+        self._held = threading.Lock()
+        self._released = False
+        self._settled = 0
         self._begun = 0
         self._signed = 0.0
 
     def open(self) -> Found:
-        """Opens or makes the file, and tells what of it is to be believed until it is hashed. Raises OSError."""
+        """Opens or makes the file, and tells what of it is to be believed until it is hashed. May wait for the disk
+        where the blob is larger than a block. Raises OSError.
+        """
         if not self._large:
             self._file = open_file(self._staging.data_path, os.O_TRUNC)
-            return Found([], [])
+            return Found(Recovered(self._size), [])
         extents = self._staging.leftover()
         self._file = open_file(self._staging.data_path)
         blocks = self._journal.recover()
@@ -80,29 +99,73 @@ class GrowingFile:
         disk.write_all(self._file, block, start)
         if self._large:
             self._journal.append(start, block)
-        self._sign()
+        self._look()
 
     def read(self, buffer: memoryview, start: int) -> None:
         """Fills the buffer with what was written. Raises OSError."""
         disk.read_all(self._file, buffer, start)
 
-    def settle(self, stop: int) -> None:
-        """The bytes before `stop` will stay: has the disk begin with them, so that little is left for the end."""
-        self._sign()
-        if self._writeback and stop - self._begun >= WRITEBACK_BYTES:
-            disk.start_writeback(self._file, self._begun, stop - self._begun)
-            self._begun = stop
+    def hashed(self, start: int, data: memoryview) -> None:
+        """The hash has taken these bytes, after all that come before them, and they will stay: has the disk begin with
+        them, so that little is left for the end.
+        """
+        with contextlib.suppress(OSError):  # `finish` tries both again
+            if self._sign_due():
+                self.sign()
+            if self._large:
+                self._journal.passed(start, data)
+        self._settled = start + len(data)
+        if self._writeback and self._settled - self._begun >= WRITEBACK_BYTES and self._lane.idle:
+            self._lane.soon(self._write_back)
 
-    def finish(self) -> None:
-        """What was written is verified: makes it last, and then the whole blob. Raises StoreError."""
-        self._staging.sign()
-        self._staging.finish(self._file)
+    def _write_back(self) -> None:
+        start, self._begun = self._begun, self._settled
+        disk.start_writeback(self._file, start, self._begun - start)
 
-    def _sign(self) -> None:
+    def finish(self, then: Callable[[TowlineError | None], None]) -> None:
+        """All bytes were hashed and are right: makes them last, and then the whole blob; closes the file and gives the
+        place back, and calls `then` with the error if there was one: on a thread of `syncing`, or on this one where
+        that has none. What is here stays after an error too, for the next pull to try again.
+        """
+        self._lane.soon(partial(self._finish, then))
+
+    def _finish(self, then: Callable[[TowlineError | None], None]) -> None:
+        error: TowlineError | None = None
+        try:
+            self.sign()
+            if self._large:
+                self._seal()
+            self._staging.finish(self._file)
+        except Exception as caught:  # noqa: BLE001 - see `meaning`
+            error = meaning(caught, self._digest)
+        self._close(keep=True)
+        then(error)
+
+    def _seal(self) -> None:
+        try:
+            self._journal.seal()
+        except OSError as error:  # the blob is as good without
+            _log.warning("keeping the checksums of a blob: %s", error)
+
+    def sign(self) -> None:
+        """Leaves a sign of life for those who wait for the place. Any number of times, from any thread, also while the
+        disk is waited for, and after the end, when it does nothing. Raises OSError where the place was lost.
+        """
+        with self._held:
+            if not self._released:
+                self._staging.sign()
+
+    def _sign_due(self) -> bool:
         now = time.monotonic()
-        if now - self._signed >= SIGN_SECONDS:
+        due = now - self._signed >= SIGN_SECONDS
+        if due:
             self._signed = now
-            self._staging.sign()
+        return due
+
+    def _look(self) -> None:
+        """Whether the place is still there, now and then."""
+        if self._sign_due():
+            self.sign()
             if not os.path.samestat(os.fstat(self._file), os.stat(self._staging.data_path)):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
@@ -110,11 +173,20 @@ class GrowingFile:
         """Nothing that was written, or left, is to be believed any longer. Raises OSError."""
         self._journal.reset()
         self._staging.forget_leftover()
-        self._begun = 0
+        self._settled = self._begun = 0
         self._signed = 0.0
 
     def close(self, *, keep: bool) -> None:
-        """Closes the file and gives the place back; without `keep`, what was written is removed. Once."""
+        """Closes the file and gives the place back; without `keep`, what was written is removed. Any number of times;
+        the first one counts.
+        """
+        self._lane.soon(partial(self._close, keep=keep))
+
+    def _close(self, *, keep: bool) -> None:
+        with self._held:
+            if self._released:
+                return
+            self._released = True
         try:
             self._journal.close()
             if self._file != _CLOSED:

@@ -21,6 +21,7 @@ from towline.transfer.journal import BLOCK_BYTES
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
+from towline.transfer.syncing import Syncing
 from towline.transfer.work import CROWDED, NEVER, Limits, Terms, Traffic, Work
 
 _log = logging.getLogger("towline")
@@ -119,6 +120,7 @@ class Pool:
         self._limits = limits
         self._slots = Slots(connections_per_host, self._freed)
         self._berths = Slots(max(MOST_ACTIVE, 2 * connections), self._freed)
+        self._syncing = Syncing()
         self._rates = [rate] if rate is not None else []
         self._connections = connections
         self._hashers = hashers
@@ -151,7 +153,7 @@ class Pool:
         """
         found = [promised(blob.staging, blob.digest, blob.size) for blob in wanted]
         rates = self._rates if rate is None else [*self._rates, rate]
-        terms = Terms(owner, self._limits, self._slots, self._berths, rates, self.traffic)
+        terms = Terms(owner, self._limits, self._slots, self._berths, self._syncing, rates, self.traffic)
         handles: list[Handle] = []
         try:
             for transfer, blob in self._join(wanted, found, terms, patience, handles):
@@ -219,6 +221,7 @@ class Pool:
             self._hash_wake.notify_all()
         for worker in [*self._hash_threads, *self._signers]:
             worker.join(max(_LAST_WORD, deadline - time.monotonic()))
+        self._syncing.close(max(_LAST_WORD, deadline - time.monotonic()))
 
     def nudge(self) -> None:
         """Looks whether something waits for a thread that could not be had before, or that hangs in silence. To be

@@ -10,6 +10,7 @@ from towline.errors import Starved, TowlineError, TransferError, store_error
 from towline.model.digest import Digest
 from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
+from towline.transfer.syncing import Syncing
 
 Work = Callable[[memoryview], None]
 """What a thread of the pool does next, with its buffer of `BLOCK_BYTES`."""
@@ -44,14 +45,16 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On which the blobs of one pull, the `owner`, are fetched. `slots`, `berths`, `traffic` and some of the `rates`
-    are shared with other pulls; of `berths`, each owner has as many as may be in the middle of their download at once.
+    """On which the blobs of one pull, the `owner`, are fetched. `slots`, `berths`, `syncing`, `traffic` and some of the
+    `rates` are shared with other pulls; of `berths`, each owner has as many as may be in the middle of their download
+    at once.
     """
 
     owner: Hashable
     limits: Limits
     slots: Slots
     berths: Slots
+    syncing: Syncing
     rates: Sequence[Rate]
     traffic: Traffic
 
