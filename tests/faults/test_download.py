@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -280,15 +281,33 @@ class TestFinal:
         with Pulling(store_path, stall_timeout=0.5) as pulling:
             assert "no data for 0.5 s" in str(pulling.fail(name, model))
 
-    def test_a_registry_that_goes_away_is_final_after_the_bound_of_refusals(
+    def test_a_registry_that_goes_away_for_good_is_named_when_the_patience_is_over(
         self, registry: FaultRegistry, store_path: Path, model: Model
     ) -> None:
         name = registry.add(model, "library/model")
         registry.fail(blob(model.weights), Stall(after=2 * MIB), times=None)
-        with Pulling(store_path, refused_timeout=0.5) as pulling:
+        with Pulling(store_path, stall_timeout=2.0) as pulling:
             following = pulling.start(name).until_completed(model.weights, 2 * MIB)
             registry.stop()
             assert "refuses connections" in str(following.fail(model))
+
+    @pytest.mark.parametrize("redirected", [False, True])
+    def test_a_host_that_has_sent_bytes_and_refuses_connections_for_long_is_waited_for(
+        self, registry: FaultRegistry, blob_host: FaultRegistry, store_path: Path, model: Model, redirected: bool
+    ) -> None:
+        """It restarts: the bound of those that never answered is not for it."""
+        name = registry.add(model, "library/model")
+        host = blob_host if redirected else registry
+        if redirected:
+            registry.redirect_blobs_to(blob_host)
+        host.fail(blob(model.weights), Stall(after=2 * MIB), times=None)
+        with Pulling(store_path, refused_timeout=0.0, stall_timeout=25.0) as pulling:
+            following = pulling.start(name).until_completed(model.weights, 2 * MIB)
+            host.stop()
+            host.heal()
+            time.sleep(2)  # so that some tries are in vain
+            host.start()
+            following.finish(model)
 
     def test_a_blob_that_never_gets_past_a_point_keeps_what_came_before_it(
         self, registry: FaultRegistry, store_path: Path, model: Model

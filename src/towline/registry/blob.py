@@ -243,6 +243,8 @@ class RangeStream:
         if count is None:
             self._lulled(answer)
             return None
+        if not count and not answer.promised:
+            raise SourceBusy(f"{response.host} sends less than it was asked for", retry_after=0.0)
         if not count:
             got = self.stop - self.start - self._left
             raise SourceLied(f"{response.host} ends its answer after {got} of {got + answer.promised} bytes")
