@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import re
 import threading
 from dataclasses import dataclass, field
@@ -124,9 +125,10 @@ class Redirect:
 
     location: str
     status: int = 307
+    body: bytes = b""
 
     def apply(self, answer: Answer) -> None:
-        _become(answer, Answer.of(self.status, b""))
+        _become(answer, Answer.of(self.status, self.body))
         answer.headers["Location"] = self.location
 
 
@@ -224,6 +226,40 @@ class Undelimited:
     def apply(self, answer: Answer) -> None:
         answer.headers.pop("Content-Length", None)
         answer.keep_alive = False
+
+
+@dataclass(frozen=True)
+class Before:
+    """These bytes come before the head, `times` times (None: while the client listens), `pause` seconds apart."""
+
+    data: bytes
+    times: int | None = 1
+    pause: float = 0.0
+
+    def apply(self, answer: Answer) -> None:
+        answer.turns.append((BEFORE, self._send))
+
+    def _send(self, wire: Wire) -> None:
+        for _ in itertools.count() if self.times is None else range(self.times):
+            wire.send(self.data)
+            wire.pause(self.pause)
+
+
+@dataclass(frozen=True)
+class EndlessTrailers:
+    """A chunked body that is followed by trailers without end, `pause` seconds apart."""
+
+    pause: float = 0.0
+
+    def apply(self, answer: Answer) -> None:
+        answer.chunked = True
+        answer.turns.append((len(answer.body), self._send))
+
+    def _send(self, wire: Wire) -> None:
+        wire.send(b"0\r\n")
+        while True:
+            wire.send(b"X-Noise: and more of it\r\n")
+            wire.pause(self.pause)
 
 
 @dataclass(frozen=True)

@@ -29,16 +29,17 @@ class Application(Protocol):
 
 
 class Listener:
-    """A port of 127.0.0.1 that can be served, left and served again; the number stays reserved in between.
+    """A port of an address that can be served, left and served again; the number stays reserved in between.
 
     While nothing is served, connections are refused: the port is bound but does not listen.
     """
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, address: str, port: int) -> None:
         self.errors: list[Exception] = []
         """What was raised in handlers, other than connections that end."""
         self._application = application
-        self._socket = _bound(0)
+        self._address = address
+        self._socket = _bound(address, port)
         self.port: int = self._socket.getsockname()[1]
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -58,7 +59,7 @@ class Listener:
             self._server.hang_up()
             self._server.server_close()
             self._server = self._thread = None
-            self._socket = _bound(self.port)
+            self._socket = _bound(self._address, self.port)
 
     def close(self) -> None:
         """Stops and gives the port back."""
@@ -66,10 +67,10 @@ class Listener:
         self._socket.close()
 
 
-def _bound(port: int) -> socket.socket:
-    bound = socket.socket()
+def _bound(address: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", port))
+    bound.bind((address, port))
     return bound
 
 
@@ -91,7 +92,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         tls: ssl.SSLContext | None,
         errors: list[Exception],
     ) -> None:
-        super().__init__(bound.getsockname(), _Handler, bind_and_activate=False)
+        super().__init__(bound.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = bound
         self.application = application

@@ -65,8 +65,8 @@ class Rule:
 class FaultRegistry:
     """A registry and, for others, a blob host with signed addresses. Every method may be called from any thread."""
 
-    def __init__(self, *, authority: Authority | None = None) -> None:
-        """With an authority it speaks TLS."""
+    def __init__(self, *, authority: Authority | None = None, address: str = "127.0.0.1", port: int = 0) -> None:
+        """With an authority it speaks TLS. `port` is any that is free, unless one is given."""
         self.violations: list[str] = []
         """What a client did that it must never do: credentials shown to a blob host."""
         self._tls = authority.server_context() if authority else None
@@ -79,7 +79,8 @@ class FaultRegistry:
         self._challenge: Challenge | None = None
         self._token_service: Bearer | None = None
         self._key = secrets.token_bytes(16)
-        self._listener = Listener(self)
+        self._address = address
+        self._listener = Listener(self, address, port)
 
     # What it holds
 
@@ -153,8 +154,8 @@ class FaultRegistry:
 
     @property
     def host(self) -> str:
-        """`127.0.0.1:<port>`."""
-        return f"127.0.0.1:{self.port}"
+        """`127.0.0.1:<port>`, where it has no other address."""
+        return f"[{self._address}]:{self.port}" if ":" in self._address else f"{self._address}:{self.port}"
 
     @property
     def url(self) -> str:

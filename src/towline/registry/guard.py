@@ -54,8 +54,11 @@ def reach_of(ip: str) -> Reach:
     address = _innermost(ipaddress.ip_address(ip.partition("%")[0]))
     if address in _METADATA or address.is_link_local or address.is_multicast or address.is_unspecified:
         return "never"
-    if isinstance(address, ipaddress.IPv4Address) and (int(address) >> 24 == 0 or int(address) >> 28 == 15):
-        return "never"  # "this network", and what is reserved: broadcast is part of it
+    if isinstance(address, ipaddress.IPv4Address):
+        if int(address) >> 24 == 0 or int(address) >> 28 == 15:
+            return "never"  # "this network", and what is reserved: broadcast is part of it
+    elif address.is_site_local:
+        return "internal"
     return "public" if address.is_global else "internal"
 
 
