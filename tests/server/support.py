@@ -15,15 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from aiohttp import web
-
 from tests.support.models import Model
 from towline.errors import TowlineError
 from towline.model.events import Event
 from towline.model.name import ModelName
 from towline.puller import Puller
 from towline.server.app import create_app
-from towline.server.serve import runner_of
+from towline.server.listener import HttpServer
 from towline.settings import Settings
 from towline.store.store import Store
 
@@ -175,13 +173,14 @@ def serving(puller: FakePuller, settings: Settings | None = None, *, loopback: b
     ports: list[int] = []
 
     async def main() -> None:
-        runner = runner_of(create_app(settings, cast(Puller, puller), loopback=loopback))
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        ports.append(runner.addresses[0][1])
-        started.set()
-        await stop.wait()
-        await runner.cleanup()
+        server = HttpServer(create_app(settings, cast(Puller, puller), loopback=loopback))
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            await server.start([listening])
+            ports.append(listening.getsockname()[1])
+            started.set()
+            await stop.wait()
+            await server.close()
 
     def run() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from towline.errors import InvalidRequest
+from towline.server.connection import Awaited, connection_of
 
 BODY_TIMEOUT = 30.0
 """Seconds for a whole body to come. Real ones are there at once; a client that takes longer is stuck."""
@@ -23,7 +23,7 @@ async def read_json(request: web.Request, kind: type[T], example: str) -> T:
     A body over the application's `client_max_size` raises aiohttp's own error, which `server.errors` knows.
     """
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
+        async with connection_of(request).awaiting(Awaited.BODY, BODY_TIMEOUT):
             body = await request.read()
     except TimeoutError:
         raise InvalidRequest(f"the request body did not arrive within {BODY_TIMEOUT:.0f} s; send it at once") from None

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from towline.errors import InvalidName, InvalidRequest, NotFound, TowlineError
+from towline.server import shortage
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -58,6 +59,9 @@ def refusal(error: BaseException, request: web.Request) -> Refused:
     for kind, status, code in _KINDS:
         if isinstance(error, kind):
             return Refused(status, str(error), code=code)
+    if what := shortage.what_is_short(error):
+        shortage.tell(what)
+        return Refused(503, shortage.sentence(what), code="TOOMANYREQUESTS")
     log.error("internal error", method=request.method, path=request.path[:200], exc_info=error)
     return Refused(500, INTERNAL, code="UNKNOWN")
 
@@ -71,6 +75,8 @@ def _from_aiohttp(error: web.HTTPException, request: web.Request) -> Refused:
         return Refused(400, f"the request body is larger than {MAX_BODY_BYTES >> 20} MiB; send a smaller one")
     if isinstance(error, web.HTTPNotFound):
         return Refused(404, f"there is nothing at {path}; the API of towline is Ollama's, under /api/")
+    if isinstance(error, web.HTTPExpectationFailed):
+        return Refused(417, "the header Expect takes 100-continue and nothing else; leave it out")
     return Refused(error.status, f"{HTTPStatus(error.status).phrase.lower()}; the request cannot be answered")
 
 
@@ -81,10 +87,15 @@ def is_registry(request: web.Request) -> bool:
 
 def respond(problem: Refused, request: web.Request) -> web.Response:
     """The answer in the form that this path's clients read."""
-    body: dict[str, object] = {"error": problem.sentence}
-    if is_registry(request):
-        body = {"errors": [{"code": problem.code, "message": problem.sentence}]}
-    return json_response(body, status=problem.status, headers=problem.headers)
+    headers = {**problem.headers, "Content-Type": JSON}
+    return web.Response(body=error_body(problem, registry=is_registry(request)), status=problem.status, headers=headers)
+
+
+def error_body(problem: Refused, *, registry: bool) -> bytes:
+    """The error in the model API's form, or in the OCI form that a registry's clients read."""
+    if registry:
+        return msgspec.json.encode({"errors": [{"code": problem.code, "message": problem.sentence}]})
+    return msgspec.json.encode({"error": problem.sentence})
 
 
 def json_response(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -94,18 +105,23 @@ def json_response(body: object, *, status: int = 200, headers: Mapping[str, str]
     )
 
 
-@web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns whatever a handler raises into an answer; the outermost middleware."""
-    try:
-        return await handler(request)
-    except ConnectionError:
-        raise  # the client went away: aiohttp knows what to do
-    except Exception as error:
-        if isinstance(error, web.HTTPException) and error.status < 400:
-            raise
-        problem = refusal(error, request)
-        if request.writer.output_size > 0:
-            # Something of a 200 is out already. A cut connection is the only sign of failure that is left.
-            raise ConnectionResetError("the answer failed after its head was sent") from error
-        return respond(problem, request)
+def answered(handle: Handler) -> Handler:
+    """The application with its errors turned into answers. Around all of it: middlewares do not see what fails before
+    them, an `Expect` that aiohttp does not know for one.
+    """
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except ConnectionError:
+            raise  # the client went away: aiohttp knows what to do
+        except Exception as error:
+            if isinstance(error, web.HTTPException) and error.status < 400:
+                raise
+            problem = refusal(error, request)
+            if request.writer.output_size > 0:
+                # Something of a 200 is out already. A cut connection is the only sign of failure that is left.
+                raise ConnectionResetError("the answer failed after its head was sent") from error
+            return respond(problem, request)
+
+    return answer

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from towline.model.manifest import OCI_MANIFEST, Manifest
-from towline.server import oci
+from towline.server import oci, shortage
 from towline.server.errors import Refused, json_response
 from towline.server.sending import OpenFile, matches, send_file
 from towline.server.shelf import Shelf
@@ -100,7 +100,9 @@ class _Endpoints:
             raise unknown
         try:
             source = OpenFile.open(self._store.blob_path(blob.digest))
-        except OSError:
+        except OSError as error:
+            if shortage.what_is_short(error):
+                raise
             raise unknown from None
         if source.size != blob.size:
             source.file.close()

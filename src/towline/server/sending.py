@@ -15,14 +15,13 @@ from typing import BinaryIO
 from aiohttp import web
 
 from towline.files.regular import open_regular
+from towline.server.connection import STUCK_READER, Awaited, connection_of
 from towline.server.errors import Refused
 from towline.server.ranges import Span, Unsatisfiable, select
 
 PIECE = 8 << 20
-"""Bytes that one call of sendfile is asked to send: the step in which a reader that is stuck is found out."""
-
-STUCK_READER = 600.0
-"""Seconds that a client may take for one piece: 14 KB/s. It keeps a file open here, so not for ever."""
+"""Bytes that one call of sendfile is asked to send: the step in which a reader that is stuck is found out, within
+`STUCK_READER`; 14 KB/s are enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ async def _sendfile(request: web.Request, file: BinaryIO, offset: int, count: in
             raise ConnectionResetError("the client went away")
         piece = min(count, PIECE)
         try:
-            async with asyncio.timeout(STUCK_READER):
+            async with connection_of(request).awaiting(Awaited.READER, STUCK_READER):
                 sent = await loop.sendfile(transport, file, offset, piece)
         except TimeoutError:
             raise ConnectionResetError("the client reads nothing") from None

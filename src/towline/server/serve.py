@@ -7,23 +7,28 @@ import errno
 import ipaddress
 import signal
 import socket
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
 import structlog
-from aiohttp import web
 
 from towline._version import __version__
 from towline.errors import StoreError, TowlineError
 from towline.puller import Puller
 from towline.server import logs
 from towline.server.app import create_app
+from towline.server.listener import HttpServer, raise_file_limit
 from towline.settings import Listen, Settings
 from towline.store.store import Store
 
-GRACE = 0.6
-"""Seconds that open answers get at the end, twice (aiohttp waits, cancels, waits again): 2 s is the whole budget."""
+BACKLOG = 1024
+"""Connections that the kernel keeps until they are taken: whoever finds it full waits a second or more to try again."""
+
+DISK_THREADS = 8
+"""Requests that may wait for the disk at once."""
 
 log = structlog.get_logger("towline.server")
 
@@ -34,6 +39,7 @@ def serve(settings: Settings) -> int:
     Raises TowlineError where the address or the store cannot be used: the command line shows its sentence.
     """
     logs.configure()
+    raise_file_limit()
     with suppress(KeyboardInterrupt):  # before the signals' handlers stand
         asyncio.run(_run(settings))
     return 0
@@ -42,23 +48,21 @@ def serve(settings: Settings) -> int:
 async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
+    asyncio.get_running_loop().set_default_executor(_started_executor())
     sockets = bind(settings.listen)
     try:
         settings = replace(settings, listen=replace(settings.listen, port=sockets[0].getsockname()[1]))
         puller = Puller(settings)
-        app = create_app(settings, puller, loopback=_is_loopback(sockets))
-        runner = runner_of(app)
+        server = HttpServer(create_app(settings, puller, loopback=_is_loopback(sockets)))
         try:
             await asyncio.to_thread(_prepare, puller.store)
-            await runner.setup()
-            for sock in sockets:
-                await web.SockSite(runner, sock).start()
+            await server.start(sockets)
             log.info("listening", url=settings.listen.url, store=str(settings.models), version=__version__)
             await stop.wait()
             log.info("stopping")
         finally:
             # Both at once: the pulls' end is what lets their streams finish.
-            await asyncio.gather(asyncio.to_thread(puller.close), runner.cleanup())
+            await asyncio.gather(asyncio.to_thread(puller.close), server.close())
     finally:
         for sock in sockets:
             sock.close()
@@ -74,10 +78,19 @@ def _prepare(store: Store) -> None:
         log.warning("the store can only be read: it is served, and pulls of what is new will fail", reason=str(error))
 
 
-def runner_of(app: web.Application) -> web.AppRunner:
-    """How the application is served, wherever it is."""
-    # A handler is cancelled when its client leaves: that is how a pull learns that nobody watches it any more.
-    return web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=GRACE)
+def _started_executor() -> ThreadPoolExecutor:
+    """Threads for what waits for the disk, all started: later on the machine may have none to give, and a pool that
+    fails to start one runs the work all the same, when whoever asked for it has gone. Raises TowlineError.
+    """
+    executor = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="towline-disk")
+    together = threading.Barrier(DISK_THREADS)
+    try:
+        for _ in range(DISK_THREADS):
+            executor.submit(together.wait)
+    except RuntimeError:
+        together.abort()
+        raise TowlineError("cannot start the threads of the daemon; raise the limit (ulimit -u, TasksMax=)") from None
+    return executor
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
@@ -136,7 +149,7 @@ def _bind_one(family: int, kind: int, protocol: int, address: tuple[object, ...]
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
-        sock.listen(128)
+        sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError as error:
         sock.close()

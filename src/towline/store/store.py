@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -153,6 +154,10 @@ def _load(path: Path, name: ModelName) -> StoredModel | None:
     try:
         raw, modified = read_regular(path, MAX_MANIFEST_BYTES), path.stat().st_mtime
         manifest = Manifest.parse(raw)
-    except (OSError, InvalidManifest):
+    except InvalidManifest:
+        return None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # of this process, and it passes: the model is there
         return None
     return StoredModel(replace(name, digest=None), manifest, datetime.fromtimestamp(modified, UTC))
