@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from towline.environ import OFF, flag, variable
 from towline.errors import InvalidRequest
+from towline.redaction import secrets_in
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 11434
@@ -53,7 +54,9 @@ class Listen:
 def impossible_port(text: str) -> str:
     """The port in an address that `Listen.parse` reads as the default because no such port can be; empty if none."""
     port = split_address(text).written_port
-    return port if port and not _is_port(port) else ""
+    if not port or _is_port(port):
+        return ""
+    return "..." if "@" in text else port  # of a password with a slash in it, it may be the beginning
 
 
 class Address(NamedTuple):
@@ -240,6 +243,13 @@ class Settings:
     staging_ttl: float = 14 * 86400.0
     """Age at which partial downloads that no pull came back to are removed (TOWLINE_STAGING_TTL)."""
 
+    log: str = "text"
+    """The form of the daemon's log: `text`, or `json`, an object a line (TOWLINE_LOG)."""
+    debug: bool = False
+    """Log every request, and what libraries tell (OLLAMA_DEBUG)."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What the environment holds that no log may show."""
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
         """Reads what the environment says; what it leaves open keeps its default. Raises InvalidRequest."""
@@ -258,6 +268,10 @@ class Settings:
         for name in _SWITCHES:
             if text := read(f"TOWLINE_{name.upper()}"):
                 given[name] = _switch(f"TOWLINE_{name.upper()}", text)
+        if log := read("TOWLINE_LOG"):
+            given["log"] = _log_form(log)
+        given["debug"] = flag("OLLAMA_DEBUG", environ)
+        given["secrets"] = secrets_in(environ)
         for name, (low, high) in _INTEGERS.items():
             if text := read(f"TOWLINE_{name.upper()}"):
                 given[name] = _whole_number(f"TOWLINE_{name.upper()}", text, low, high)
@@ -280,6 +294,12 @@ _OF_A_PULL = (
     ("OLLAMA_NOPRUNE", "noprune"),
     *((f"TOWLINE_{name.upper()}", name) for name in ("mirrors", "plain_http", "writeback", *_INTEGERS, *_SECONDS)),
 )
+
+
+def _log_form(text: str) -> str:
+    if text.lower() not in ("text", "json"):
+        raise InvalidRequest(f"TOWLINE_LOG is {shown(text)}, but takes text or json")
+    return text.lower()
 
 
 def _whole_number(name: str, text: str, low: int, high: int) -> int:

@@ -16,15 +16,10 @@ def configure() -> None:
     """With TOWLINE_DEBUG everything goes to standard error, else nothing goes anywhere: errors become sentences."""
     import logging
 
-    import structlog
+    from towline import logs
+    from towline.redaction import secrets_in
 
     debug = debugging()
-    logging.basicConfig(
-        level=logging.DEBUG, handlers=[logging.StreamHandler(sys.stderr) if debug else logging.NullHandler()]
-    )
+    logs.configure(sys.stderr if debug else None, level=logging.DEBUG, secrets=secrets_in(os.environ))
     # At debug it tells of every connection and request, in the middle of the progress.
     logging.getLogger("urllib3").setLevel(logging.WARNING)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.CRITICAL),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )

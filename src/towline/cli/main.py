@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from towline.cli import about, demo, models, options, pull, serve
+from towline.cli import about, demo, logs, models, options, pull, serve
 from towline.cli.logs import debugging
 from towline.cli.text import complain
 
@@ -102,6 +102,8 @@ def _run(argv: Sequence[str] | None) -> int:
     from towline.errors import InvalidName, TowlineError
 
     debug = debugging()
+    if debug:
+        logs.configure()
     try:
         arguments = parser().parse_args(argv)
         code: int = arguments.run(arguments)

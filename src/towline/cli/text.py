@@ -15,6 +15,8 @@ def one_line(text: str) -> str:
 
 
 def complain(sentence: str) -> None:
-    """Says on standard error what went wrong."""
+    """Says on standard error what went wrong, without secrets."""
+    from towline.redaction import redact
+
     if sys.stderr is not None:
-        print(f"towline: {one_line(sentence)}", file=sys.stderr, flush=True)
+        print(f"towline: {one_line(redact(sentence))}", file=sys.stderr, flush=True)

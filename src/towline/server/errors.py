@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from towline.errors import InvalidName, InvalidRequest, NotFound, TowlineError
+from towline.redaction import redact
 from towline.server import shortage
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -58,7 +59,7 @@ def refusal(error: BaseException, request: web.Request) -> Refused:
         return _from_aiohttp(error, request)
     for kind, status, code in _KINDS:
         if isinstance(error, kind):
-            return Refused(status, str(error), code=code)
+            return Refused(status, redact(str(error)), code=code)
     if what := shortage.what_is_short(error):
         shortage.tell(what)
         return Refused(503, shortage.sentence(what), code="TOOMANYREQUESTS")

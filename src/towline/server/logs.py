@@ -1,43 +1,36 @@
-"""Where the daemon's log goes: the console, on stderr. Configured here and nowhere else."""
+"""What of all that is logged an operator reads in the daemon's log, on stderr."""
 
 from __future__ import annotations
 
 import logging
 import sys
 
-import structlog
 from aiohttp.http_exceptions import HttpProcessingError
+
+from towline import logs
+from towline.server import shortage
+from towline.settings import Settings
 
 
 class _OnlyOurFaults(logging.Filter):
-    """Lets through what the operator can act on: not bytes that are not HTTP, nor clients that went away."""
+    """Lets through what the operator can act on: not bytes that are not HTTP, nor clients that went away; and of a
+    shortage the line a minute that it has.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
+        if what := shortage.what_is_short(error):
+            shortage.tell(what)
+            return False
         return not isinstance(error, HttpProcessingError | ConnectionError)
 
 
-def configure() -> None:
-    """Sends structlog and the standard library's warnings to stderr. May be called again."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S%z", utc=False),
-    ]
-    # Not structlog's own choice of tracebacks: with rich installed they show every local variable, tokens too.
-    console = structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+def configure(settings: Settings) -> None:
+    """May be called again."""
+    logs.configure(
+        sys.stderr,
+        level=logging.DEBUG if settings.debug else logging.INFO,
+        form=settings.log,
+        secrets=settings.secrets,
+        filters=[_OnlyOurFaults()],
     )
-    structlog.configure(
-        processors=[*shared, console],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_OnlyOurFaults())
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, console],
-            foreign_pre_chain=shared,
-        )
-    )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

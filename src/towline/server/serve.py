@@ -38,7 +38,7 @@ def serve(settings: Settings) -> int:
 
     Raises TowlineError where the address or the store cannot be used: the command line shows its sentence.
     """
-    logs.configure()
+    logs.configure(settings)
     raise_file_limit()
     with suppress(KeyboardInterrupt):  # before the signals' handlers stand
         asyncio.run(_run(settings))
