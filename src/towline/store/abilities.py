@@ -35,7 +35,7 @@ def probe(layout: Layout) -> None:
         os.ftruncate(file, _LENGTH)
         os.pwrite(file, b"x", _LENGTH - 1)
         os.close(open_file(other))
-        rename(other, made)
+        rename(made, other)
         lacks = [what for check, what in _CHECKS if _lacks(functools.partial(check, file, made, other))]
     finally:
         os.close(file)
@@ -76,8 +76,8 @@ def _lock(file: int, _: Confined, __: Confined) -> None:
 
 
 def _link(_: int, made: Confined, other: Confined) -> None:
-    with at(made) as (folder, name):
-        os.link(name, other.name, src_dir_fd=folder, dst_dir_fd=folder)
+    with at(other) as (folder, name):
+        os.link(name, made.name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def _set_time(file: int, _: Confined, __: Confined) -> None:
