@@ -78,6 +78,29 @@ def test_the_time_is_a_setting(layout: Layout) -> None:
     assert not old.exists()
 
 
+@pytest.mark.parametrize("clock", [0.0, 946684800.0, time.time() + 400 * DAY], ids=["1970", "2000", "a year ahead"])
+def test_one_that_was_written_under_a_wrong_clock_begins_to_age_now(layout: Layout, clock: float) -> None:
+    """A small machine without a battery begins in 1970, and learns the time from the network later."""
+    folder = staged(layout, "new", age=0.0)
+    for path in (folder / "data", folder / "journal", folder):
+        os.utime(path, (clock, clock))
+    Store(layout.root).prepare()
+    assert folder.exists()
+    assert abs((folder / "data").stat().st_mtime - time.time()) < DAY
+    for path in (folder / "data", folder / "journal", folder):
+        os.utime(path, (time.time() - 15 * DAY,) * 2)
+    Store(layout.root).prepare()
+    assert not folder.exists()
+
+
+def test_a_clock_that_was_not_set_sweeps_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, future = staged(layout, "old", age=15 * DAY), staged(layout, "future", age=-15 * DAY)
+    monkeypatch.setattr(time, "time", lambda: 300.0)
+    Store(layout.root).prepare()
+    assert old.exists()
+    assert future.exists()
+
+
 def test_one_that_was_written_to_lately_stays_however_old_its_folder_is(layout: Layout) -> None:
     folder = staged(layout, "old", age=15 * DAY)
     os.utime(folder / "data", None)

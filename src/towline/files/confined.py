@@ -142,6 +142,12 @@ def open_file(path: AnyPath, flags: int = 0) -> int:
                 continue
 
 
+def reopen_file(path: AnyPath) -> int:
+    """Opens a file that is there for reading and writing. Raises as `open_file`, and FileNotFoundError."""
+    with at(path) as (folder, name):
+        return _reopen(folder, name, path, 0)
+
+
 def create_file(path: AnyPath) -> int:
     """Makes a file and opens it for reading and writing. Raises OSError; FileExistsError where anything is there."""
     with at(path) as (folder, name):
@@ -186,13 +192,15 @@ def _is_sole_file(found: os.stat_result) -> bool:
 
 
 def same_file(file: int, path: AnyPath) -> bool:
-    """Whether what is open as `file` is what stands at `path`, which is no link."""
+    """Whether what is open as `file` is what stands at `path`, which is no link. Raises OSError."""
     try:
         with at(path) as (folder, name):
             there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(os.fstat(file), there)
+        return os.path.samestat(os.fstat(file), there)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):  # of a file that was removed not all file systems tell more
+            return False
+        raise
 
 
 def beside(path: AnyPath) -> AnyPath:

@@ -124,7 +124,10 @@ _seen_lock = threading.Lock()
 
 
 def _is_abandoned(path: AnyPath, file: int) -> bool:
-    found, raw = os.fstat(file), os.pread(file, _MAX_BYTES, 0)
+    try:
+        found, raw = os.fstat(file), os.pread(file, _MAX_BYTES, 0)
+    except OSError:
+        return False  # it was removed since it was opened
     told = _told(raw)
     if len(told) == _FIELDS and told[0] == _machine() and told[1].isdigit():
         return not _lives(int(told[1]), told[2])

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterator
 
 from towline.errors import StoreError
-from towline.files.confined import AnyPath, Confined, create_file, make_folder, open_file, same_file, unlink
+from towline.files.confined import AnyPath, Confined, create_file, make_folder, reopen_file, same_file, unlink
 from towline.store import claims
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.EBADF)
@@ -63,12 +63,16 @@ class FileLock:
 
         Closes what is not held. Raises BlockingIOError for a lock that another has, OSError.
         """
-        held = None
         try:
             held = self._locked(file, made=made)
-        finally:
-            if held != file:
-                os.close(file)
+        except BaseException as error:
+            if made and not isinstance(error, BlockingIOError):
+                with contextlib.suppress(OSError):
+                    unlink(self._path)
+            claims.close(file)
+            raise
+        if held != file:
+            os.close(file)
         return held
 
     def _locked(self, file: int, *, made: bool) -> int | None:
@@ -77,6 +81,8 @@ class FileLock:
         except BlockingIOError:
             raise
         except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                return None  # its holder removed it, and this file system knows files by their names
             if error.errno not in NO_LOCKS:
                 raise
             return self._claim(file, made=made)
@@ -154,10 +160,12 @@ def waiting_for(path: AnyPath, *, timeout: float = 30.0) -> Iterator[None]:
 
 def _opened(path: AnyPath) -> tuple[int, bool]:
     """The lock's file, and whether it was made for that. Raises OSError."""
-    try:
-        return create_file(path), True
-    except FileExistsError:
-        return open_file(path), False
+    while True:
+        try:
+            return create_file(path), True
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                return reopen_file(path), False
 
 
 def _make_folder_of(path: AnyPath) -> None:
