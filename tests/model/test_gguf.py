@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.model.ggufs import gguf_bytes, head, text, value
 from towline.model import gguf
-from towline.model.gguf import Omitted, read
+from towline.model.gguf import Omitted, read, read_until
 
 
 def read_bytes(data: bytes, **options: Any) -> gguf.Gguf:
@@ -114,6 +114,22 @@ def test_a_file_of_the_reference_writer_reads_the_same(tmp_path: Path) -> None:
     assert found.metadata["tokenizer.ggml.tokens"] == ["<s>", "</s>", "a"]
 
 
+def test_of_a_key_that_comes_twice_the_last_value_counts() -> None:
+    assert read_bytes(head(2) + text("a") + value(1) + text("a") + value(2)).metadata == {"a": 2}
+
+
+def test_a_version_to_come_is_read_like_the_last_one() -> None:
+    assert read_bytes(gguf_bytes({"a": 1}, version=9)).metadata == {"a": 1}
+
+
+def test_what_follows_a_prefix_is_left_alone_once_the_architecture_is_known() -> None:
+    pairs = {"tokenizer.first": 1, "general.architecture": "llama", "llama.a": 2, "tokenizer.x": 3, "llama.b": 4}
+    whole = gguf_bytes(pairs)
+    cut = whole[: whole.index(b"tokenizer.x") + 11]
+    found = read_until(io.BytesIO(cut), "tokenizer.").metadata
+    assert found == {"tokenizer.first": 1, "general.architecture": "llama", "llama.a": 2}
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [
@@ -122,7 +138,6 @@ def test_a_file_of_the_reference_writer_reads_the_same(tmp_path: Path) -> None:
         (b"GGML" + bytes(100), "not a GGUF file"),
         (b"<html>not a model at all</html>", "not a GGUF file"),
         (head(0, version=1), "version 1"),
-        (head(0, version=4), "version 4"),
         (head(0, version=0), "version 0"),
         (head(0, order=">"), "big-endian"),
         (head(0, version=2, order=">"), "big-endian"),
@@ -140,7 +155,6 @@ def test_a_file_of_the_reference_writer_reads_the_same(tmp_path: Path) -> None:
         (head(1) + text("a") + struct.pack("<IIQ", 9, 8, 1 << 24) + bytes(64), "more than it can hold"),
         (head(1) + text("a") + struct.pack("<IIQQ", 9, 8, 2000, (1 << 64) - 1) + bytes(4000), "ends within"),
         (head(1) + text("a") + (struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 50_000), "nests arrays"),
-        (head(2) + (text("a") + value(1)) * 2, "twice"),
     ],
 )  # fmt: skip
 def test_a_file_that_contradicts_itself_is_refused(data: bytes, told: str) -> None:

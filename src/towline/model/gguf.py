@@ -95,18 +95,29 @@ class Gguf:
 def read(file: BinaryIO, *, longest_array: int = 1024) -> Gguf:
     """Reads the metadata of a seekable binary file; its position afterwards is undefined.
 
-    Arrays of more than `longest_array` elements become `Omitted`. Raises ValueError for a file that is not GGUF of
-    version 2 or 3 in little-endian order, or that contradicts itself.
+    Arrays of more than `longest_array` elements become `Omitted`; of a key that comes twice the last value counts.
+    Raises ValueError for a file that is not GGUF of version 2 or later in little-endian order, or that contradicts
+    itself. Versions to come are read like version 3, as Ollama reads them.
     """
     return _Reader(file, longest_array).gguf()
+
+
+def read_until(file: BinaryIO, prefix: str, *, longest_array: int = 1024) -> Gguf:
+    """Like `read`, but leaves alone the first key with this prefix, once the architecture is known, and all behind it.
+
+    Writers put a model's own keys before its vocabulary, which is most of the head: half a million strings are not
+    walked to learn that a key is missing. `tensors_at` is where it stopped.
+    """
+    return _Reader(file, longest_array, prefix).gguf()
 
 
 class _Reader:
     """A cursor over the file with a window of its own: most fields are a few bytes long."""
 
-    def __init__(self, file: BinaryIO, longest_array: int) -> None:
+    def __init__(self, file: BinaryIO, longest_array: int, until: str | None = None) -> None:
         self._file = file
         self._longest_array = longest_array
+        self._until = until
         self._size = file.seek(0, os.SEEK_END)
         self._at = 0
         self._window = b""
@@ -124,8 +135,8 @@ class _Reader:
         metadata: dict[str, Value] = {}
         for _ in range(pairs):
             key = self._key()
-            if key in metadata:
-                raise ValueError(f"the GGUF file gives {key[:80]!a} twice")
+            if self._until and key.startswith(self._until) and metadata.get("general.architecture"):
+                break
             metadata[key] = self._value(self._count(_U32), 0)
         return Gguf(version, tensor_count, metadata, self._at)
 
@@ -135,8 +146,8 @@ class _Reader:
         version = self._count(_U32)
         if version & 0xFFFF == 0 and version:
             raise ValueError("the GGUF file is big-endian, which no common machine runs")
-        if version not in (2, 3):
-            raise ValueError(f"the GGUF file has version {version}; versions 2 and 3 can be read")
+        if version < 2:
+            raise ValueError(f"the GGUF file has version {version}; versions from 2 on can be read")
         return version
 
     def _key(self) -> str:
