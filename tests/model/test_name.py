@@ -239,6 +239,7 @@ class TestProperties:
     @example("a" * (1 << 20))
     @example("/" * 100_000)
     @example("\ud800")
+    @example("\U0001ca29" * 80)
     def test_any_text_is_a_name_or_raises_invalid_name_and_nothing_else(self, text: str) -> None:
         sentence = "one"
         try:

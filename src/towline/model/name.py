@@ -50,7 +50,9 @@ def _port_is_valid(host: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 60 else text[:57] + "...")
+    # Cut once it is escaped: a letter beyond Unicode's first plane takes ten characters.
+    shown = ascii(text)
+    return shown if len(shown) <= 62 else f"{shown[:58]}...'"
 
 
 @dataclass(frozen=True, slots=True)
