@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,8 +73,15 @@ def pull(name: str, *, models: str | os.PathLike[str] | None = None) -> Model:
         return _model(puller.store, parsed, watcher)
 
 
-def stream(name: str, *, models: str | os.PathLike[str] | None = None) -> Generator[Event, None, None]:
+def stream(
+    name: str, *, models: str | os.PathLike[str] | None = None, interleave: bool = False
+) -> Generator[Event, None, None]:
     """Pulls a model and yields what happens: `Status` for each step, `Progress` for the bytes of each layer.
+
+    One layer is told after the other, as by `POST /api/pull` and by Ollama's own package, so that code which draws one
+    bar at a time, or keeps the last event only, is right with either; a model of thousands of tensors is told as one,
+    with `sha256:model` for a digest. With `interleave` every layer is told at once and then as it moves: for who draws
+    a bar for each, or adds them up.
 
     The pull starts with the first event asked for. The last event is `Status("success")`; a pull that fails raises
     what `pull` raises. Leaving the loop early ends the pull, with what has arrived kept. A slow reader gets fewer,
@@ -86,15 +93,19 @@ def stream(name: str, *, models: str | os.PathLike[str] | None = None) -> Genera
         ...     else:
         ...         print(event.status)
     """
-    return _stream(_settings(models), ModelName.parse(name))
+    return _stream(_settings(models), ModelName.parse(name), interleave)
 
 
-def _stream(settings: Settings, name: ModelName) -> Generator[Event, None, None]:
+def _stream(settings: Settings, name: ModelName, interleave: bool) -> Generator[Event, None, None]:
     with _puller(settings) as puller:
-        yield from puller.join(name).events()
+        watcher = puller.join(name)
+        watcher.interleave = interleave
+        yield from watcher.events()
 
 
-def astream(name: str, *, models: str | os.PathLike[str] | None = None) -> AsyncGenerator[Event, None]:
+def astream(
+    name: str, *, models: str | os.PathLike[str] | None = None, interleave: bool = False
+) -> AsyncGenerator[Event, None]:
     """`stream` for asyncio: the event loop is never blocked. Cancelling the task, or `aclose()`, ends the pull.
 
         >>> async for event in towline.astream("llama3.2"):    # doctest: +SKIP
@@ -106,21 +117,18 @@ def astream(name: str, *, models: str | os.PathLike[str] | None = None) -> Async
         ...     async for event in events:
         ...         ...
     """
-    return _astream(_settings(models), ModelName.parse(name))
+    return _astream(_settings(models), ModelName.parse(name), interleave)
 
 
-async def _astream(settings: Settings, name: ModelName) -> AsyncGenerator[Event, None]:
+async def _astream(settings: Settings, name: ModelName, interleave: bool) -> AsyncGenerator[Event, None]:
     puller = _pullers.take(settings)
     try:
         with puller.join(name) as watcher:
-            changes = Changes(watcher)
-            finished = False
-            while not finished:
-                finished = watcher.finished  # before the poll, which so has the last events
-                for event in watcher.poll():
-                    yield event
-                if not finished:
-                    await changes.wait(watcher.sample)
+            watcher.interleave = interleave
+            async with aclosing(Changes(watcher).batches()) as batches:
+                async for events in batches:
+                    for event in events:
+                        yield event
             if watcher.error is not None:
                 raise watcher.error
     finally:

@@ -50,6 +50,7 @@ class Puller:
             connections_per_host=settings.connections_per_host,
             rate=Rate(settings.max_rate) if settings.max_rate is not None else None,
         )
+        self._keep_trying = settings.keep_trying
         self._home = Home()
         self._patience = settings.stall_timeout
         self._lock = threading.Lock()
@@ -79,7 +80,7 @@ class Puller:
                 pull = Pull(name, self.store, self._registry, self._pool, patience, max_rate)
                 watcher = pull.course.watch()
                 self._begin(key, pull)
-            if pull is not None and keep_trying:
+            if pull is not None and (keep_trying or self._keep_trying):
                 pull.patience.endless = True
         if watcher is None:
             raise RuntimeError("a pull that has not begun takes every watcher")

@@ -19,10 +19,11 @@ from towline.registry.client import Inquiry, Registry, Resolved
 from towline.store.publication import Publication
 from towline.store.recheck import Recheck
 from towline.store.store import Store
+from towline.tracks import Track
 from towline.transfer.blob import BlobTransfer
 from towline.transfer.pool import Handle, Pool, Wanted
 from towline.transfer.rate import Rate
-from towline.watching import Course, Track
+from towline.watching import Course
 
 SAID_AFTER = 3.0
 """Seconds of waiting for sources after which a pull that waits for as long as it takes says so."""
@@ -117,7 +118,7 @@ class Pull:
         self.course.reach(SUCCESS)
 
     def _tell_that_it_is_here(self, name: ModelName, manifest: Manifest) -> None:
-        self.course.commit([Track(blob.digest, blob.size, None) for blob in manifest.blobs])
+        self.course.commit([Track(blob, None) for blob in manifest.blobs])
         self.course.reach(VERIFYING)
         self.course.reach(WRITING_MANIFEST)
         self.course.model = self._store.find(name)
@@ -156,7 +157,7 @@ class Pull:
         """The layers are known, and those that are missing on their way."""
         moving: dict[Digest, BlobTransfer | Recheck] = {recheck.blob.digest: recheck for recheck in rechecks}
         moving.update(arrivals.transfers)
-        self.course.commit([Track(blob.digest, blob.size, moving.get(blob.digest)) for blob in manifest.blobs])
+        self.course.commit([Track(blob, moving.get(blob.digest)) for blob in manifest.blobs])
 
     def _await(self, arrivals: Arrivals) -> None:
         """Until all have come. Raises the error of the first that failed."""
@@ -225,9 +226,10 @@ class Pull:
         self.patience.look(now, pulse.received, excused=pulse.rests or queued or pulse.stirred != self._stirred)
         self._stirred, self._moves = pulse.stirred, moves
         waits = self.patience.endless and self.patience.waited >= SAID_AFTER
-        self.course.waiting = awaited.trouble if waits else ""
+        trouble = awaited.trouble.removeprefix(f"cannot pull {self.name}: ") if waits or self.patience.out else ""
+        self.course.waiting = f"waiting, as {trouble.partition(';')[0]}; trying again" if waits else ""
         if self.patience.out:
-            self._give_up(awaited.trouble, now)
+            self._give_up(trouble, now)
 
     def _give_up(self, trouble: str, now: float) -> None:
         self._judged_at = now

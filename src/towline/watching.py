@@ -10,72 +10,54 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from towline.errors import TowlineError
-from towline.model.digest import Digest
-from towline.model.events import PULLING_MANIFEST, Event, Progress, Status
-from towline.store.recheck import Recheck
+from towline.forks import Home
+from towline.model.events import PULLING_MANIFEST, Event, Status, held
 from towline.store.store import StoredModel
-from towline.transfer.blob import BlobTransfer
+from towline.tracks import Track, Tracks
+from towline.views import View, view
 
 _log = logging.getLogger("towline")
 
-HEARTBEAT = 0.8
-"""Seconds after which a watcher hears the last event again: the contract promises a line a second."""
+HEARTBEAT = 0.5
+"""Seconds after which a watcher hears the last event again: the contract promises a line a second, on a busy machine
+too.
+"""
 
 SAMPLE = 0.1
 """Seconds between two looks at the byte counts: smooth for a progress bar, nothing for a processor."""
 
-LONGEST_SAMPLE = 0.5
-_SAMPLE_EACH = 0.001
-_SAMPLE_BLOB = 0.0001
-"""Seconds between two looks, at the longest, and for each watcher of the pull and each of its blobs: a look takes a few
-per cent of a processor at most, however many there are.
+_SAMPLE_EACH = 0.006
+"""Seconds between two looks for each watcher of the pull: a look takes a few per cent of a processor at most, however
+many there are.
 """
 
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """One blob as watchers see it. Without a transfer, or a recheck of the file there, it is in the store."""
-
-    digest: Digest
-    total: int
-    transfer: BlobTransfer | Recheck | None
-
-    @property
-    def completed(self) -> int:
-        """Bytes to show now."""
-        return self.total if self.transfer is None else self.transfer.completed
-
-    @property
-    def found(self) -> int:
-        """What was on disk when the layer became known."""
-        return self.total if self.transfer is None else self.transfer.found
-
-    def progress(self) -> Progress:
-        """Where it stands now."""
-        return Progress(self.digest, self.total, self.completed)
+_TURN = 16384
+_MOST = 1024
+_LEAST = 64
+"""Events that all watchers of a pull are told together when each polls once, and one of them at most and at least: some
+milliseconds, after which others have their turn.
+"""
 
 
 class Course:
     """How far one pull has come, for all who watch it. Safe from threads.
 
     `tracks` are its blobs, once the manifest is there, valid, and the space suffices; `steps` the statuses that it
-    reached after the layers; `model` what is in the store, after a success. `deserted` is called when the last watcher
-    goes.
+    reached after the layers, which are whole by then; `model` what is in the store, after a success. `deserted` is
+    called when the last watcher goes.
     """
 
     def __init__(self, deserted: Callable[[], None]) -> None:
-        self.tracks: Sequence[Track] | None = None
+        self.tracks: Tracks | None = None
         self.steps: list[str] = []
-        self.waiting = ""
-        """What it has been waiting for, for a while, where it waits for as long as it takes; empty else."""
         self.error: TowlineError | None = None
         self.finished = False
         self.model: StoredModel | None = None
+        self._waiting = ""
         self._tell_deserted = deserted
         self._lock = threading.Lock()
         self._watchers: set[Watcher] = set()
@@ -83,13 +65,26 @@ class Course:
 
     def commit(self, tracks: Sequence[Track]) -> None:
         """The layers are known."""
-        self.tracks = tracks
+        self.tracks = Tracks(tracks)
         self._changed()
+
+    @property
+    def waiting(self) -> str:
+        """Why nothing moves while the pull goes on trying, as in `waiting for HOST, which refuses connections; trying
+        again`; empty when it does not wait. Watchers are told when it changes.
+        """
+        return self._waiting
+
+    @waiting.setter
+    def waiting(self, reason: str) -> None:
+        if reason != self._waiting:
+            self._waiting = reason
+            self._changed()
 
     def reach(self, step: str) -> None:
         """A step after the layers is reached."""
         self.steps.append(step)
-        self._changed()
+        self._come_to_rest()
 
     def finish(self, error: TowlineError | None) -> None:
         """It is over, well where there is no error. What is said first holds."""
@@ -98,7 +93,7 @@ class Course:
                 return
             self.error = error
             self.finished = True
-        self._changed()
+        self._come_to_rest()
 
     @property
     def watchers(self) -> int:
@@ -123,6 +118,11 @@ class Course:
         if deserted:
             self._tell_deserted()
 
+    def _come_to_rest(self) -> None:
+        if self.tracks is not None:
+            self.tracks.over = True
+        self._changed()
+
     def _changed(self) -> None:
         with self._lock:
             watchers = list(self._watchers)
@@ -133,15 +133,6 @@ class Course:
                 _log.exception("a watcher of a pull failed")
 
 
-@dataclass(slots=True)
-class _Seen:
-    """A blob that is not whole yet, and what its watcher was told of it last."""
-
-    track: Track
-    transfer: BlobTransfer | Recheck
-    told: int
-
-
 class Watcher:
     """One caller's view of a pull. From any thread, one at a time; `close` it once, it is a context manager too.
 
@@ -149,12 +140,19 @@ class Watcher:
     """
 
     def __init__(self, course: Course) -> None:
+        self.interleave = False
+        """Whether every layer's events come as they move, each layer's first at once; else one layer is told after
+        the other. Set it before the first poll.
+        """
         self._course = course
+        self._home = Home()
         self._event = threading.Event()
         self._callback: Callable[[], None] | None = None
+        self._view: View | None = None
         self._greeted = False
-        self._live: list[_Seen] | None = None
         self._steps_told = 0
+        self._waiting_told = ""
+        self._behind = False
         self._last = 0.0
 
     def __enter__(self) -> Self:
@@ -172,7 +170,7 @@ class Watcher:
 
     @property
     def finished(self) -> bool:
-        """Whether it is over; poll once more after that to get the last events."""
+        """Whether it is over; polls after that return what is left to tell, the last of them nothing."""
         return self._course.finished
 
     @property
@@ -187,22 +185,27 @@ class Watcher:
 
     @property
     def sample(self) -> float:
-        """Seconds until the next look: longer where hundreds watch one pull, or a pull has thousands of blobs, so that
-        looking costs next to nothing; not past the next heartbeat.
+        """Seconds until the next look: none where the last poll did not return all there was, longer where hundreds
+        watch one pull, so that looking costs next to nothing; not past the next heartbeat.
         """
-        blobs = len(self._live) if self._live is not None else 0
-        sample = max(SAMPLE, self._course.watchers * _SAMPLE_EACH, blobs * _SAMPLE_BLOB)
-        return min(sample, LONGEST_SAMPLE, max(self._last + HEARTBEAT - time.monotonic(), SAMPLE / 2))
+        if self._behind:
+            return 0.0
+        sample = max(SAMPLE, self._course.watchers * _SAMPLE_EACH)
+        return min(sample, max(self._last + HEARTBEAT - time.monotonic(), SAMPLE / 2))
 
     def poll(self, now: float | None = None) -> list[Event]:
-        """What is new since the last poll; with nothing new for a second, the last thing again. Does not block.
+        """What is new since the last poll, a batch of it at most; with nothing new for a while, the last thing again.
+        Does not block.
 
         `now` is of `time.monotonic`.
         """
         now = time.monotonic() if now is None else now
-        events = list(self._news())
-        if not events and not self._course.finished and now - self._last >= HEARTBEAT:
-            events = [self._heartbeat()]
+        events = self._news(max(_LEAST, min(_MOST, _TURN // max(self._course.watchers, 1))))
+        if not (self._behind or self._course.finished):
+            waiting = self._course.waiting
+            if waiting != self._waiting_told or (not events and now - self._last >= HEARTBEAT):
+                self._waiting_told = waiting
+                events.append(self._heartbeat(waiting))
         if events:
             self._last = now
         return events
@@ -213,7 +216,10 @@ class Watcher:
         callback()
 
     def wait(self, timeout: float) -> bool:
-        """Blocks until the next step is reached, at most `timeout` seconds; tells whether one was."""
+        """Blocks until the next step is reached, at most `timeout` seconds; tells whether one was. Raises TowlineError
+        in a child that was forked meanwhile.
+        """
+        self._home.check()
         reached = self._event.wait(timeout)
         self._event.clear()
         return reached
@@ -221,54 +227,46 @@ class Watcher:
     def events(self) -> Iterator[Event]:
         """All events, as they come; blocks in between. Raises the pull's error at its end. Closes the watcher."""
         with self:
-            while not self.finished:
-                yield from self.poll()
-                self.wait(self.sample)
-            yield from self.poll()
+            while True:
+                finished = self.finished  # asked before the poll: what came with the end is then still polled
+                events = self.poll()
+                yield from events
+                if not finished:
+                    self.wait(self.sample)
+                elif not events:
+                    break
             if self.error is not None:
                 raise self.error
 
     def close(self) -> None:
         """Goes away; when the last watcher of a pull goes, the pull stops and keeps what arrived."""
-        self._course.leave(self)
+        if not self._home.left:
+            self._course.leave(self)
 
     def _signal(self) -> None:
         self._event.set()
         if self._callback is not None:
             self._callback()
 
-    def _news(self) -> Iterator[Event]:
+    def _news(self, most: int) -> list[Event]:
+        news: list[Event] = []
         # The steps first: whatever is reached after this line is told at the next poll, so the order holds.
-        steps = list(self._course.steps)
+        steps = self._course.steps[self._steps_told :]
         if not self._greeted:
             self._greeted = True
-            yield Status(PULLING_MANIFEST)
-        if self._course.tracks is not None and not self._steps_told:
-            yield from self._progress(self._course.tracks)
-        for step in steps[self._steps_told :]:
-            self._steps_told += 1
-            yield Status(step)
+            news.append(Status(PULLING_MANIFEST))
+        if self._view is None and self._course.tracks is not None:
+            self._view = view(self._course.tracks, interleave=self.interleave)
+        if self._view is not None:
+            news += self._view.news(most)
+        told = self._view is not None and self._view.told
+        if told:
+            self._steps_told += len(steps)
+            news += map(Status, steps)
+        self._behind = len(news) >= most or (bool(steps) and not told)
+        return news
 
-    def _progress(self, tracks: Sequence[Track]) -> Iterator[Event]:
-        if self._live is None:
-            self._live = []
-            for track in tracks:
-                if track.transfer is not None:
-                    self._live.append(_Seen(track, track.transfer, track.found))
-                yield Progress(track.digest, track.total, track.found)
-        over = False
-        for seen in self._live:
-            completed = seen.transfer.completed
-            if completed != seen.told:
-                seen.told = completed
-                over = over or completed == seen.track.total
-                yield Progress(seen.track.digest, seen.track.total, completed)
-        if over:
-            self._live = [seen for seen in self._live if seen.told < seen.track.total]
-
-    def _heartbeat(self) -> Event:
-        if self._course.steps:
-            return Status(self._course.steps[-1])
-        if self._course.tracks:
-            return (self._live[0].track if self._live else self._course.tracks[0]).progress()
-        return Status(PULLING_MANIFEST)
+    def _heartbeat(self, waiting: str) -> Event:
+        if self._steps_told:
+            return held(Status(self._course.steps[self._steps_told - 1]), waiting)
+        return held(self._view.latest() if self._view is not None else Status(PULLING_MANIFEST), waiting)

@@ -340,7 +340,7 @@ class TestInterrupted:
         name = registry.add(parts, "library/parts")
         registry.fail(lambda exchange: is_one_of(exchange, layers), Stall(after=3 * MIB), times=None)
         daemon = daemon_factory(environment=EXACT)
-        stream = follow(clients, daemon, name)
+        stream = clients.enter_context(daemon.pulling(name, interleave=True))
         waited = {str(layer.digest) for layer in layers}
         for line in stream:
             if line.get("completed", 0) >= 3 * MIB:

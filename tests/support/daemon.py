@@ -90,11 +90,11 @@ class PullStream:
         """Reads until some layer has so many bytes."""
         return self.until(lambda line: line.get("completed", -1) >= size)
 
-    def finish(self, *, success: bool = True, model: Model | None = None) -> Pull:
+    def finish(self, *, success: bool = True, model: Model | None = None, interleaved: bool = False) -> Pull:
         """Reads to the end and checks the whole of it."""
         for _ in self:
             pass
-        return check_pull(self.lines, success=success, model=model)
+        return check_pull(self.lines, success=success, model=model, interleaved=interleaved)
 
     def close(self) -> None:
         """Goes away."""
@@ -196,7 +196,8 @@ class Daemon:
             assert response.headers["content-type"] == "application/x-ndjson"
         else:
             assert list(response.json) == ["error"], f"{response.status}: {response.body!r}"
-        return check_pull(response.lines, success=success, model=model)
+        interleaved = fields.get("interleave") is True
+        return check_pull(response.lines, success=success, model=model, interleaved=interleaved)
 
     def pull_quietly(self, name: str) -> None:
         """A pull with `"stream": false` that has to succeed."""
@@ -205,11 +206,11 @@ class Daemon:
         assert response.headers["content-type"].startswith("application/json")
 
     @contextlib.contextmanager
-    def pulling(self, name: str, *, timeout: float = 60) -> Iterator[PullStream]:
+    def pulling(self, name: str, *, timeout: float = 60, **fields: object) -> Iterator[PullStream]:
         """A pull that goes on inside the `with`; at its end the caller goes away, finished or not."""
         connection = self._connect(timeout)
         try:
-            connection.request("POST", "/api/pull", _encoded({"model": name}))
+            connection.request("POST", "/api/pull", _encoded({"model": name, **fields}))
             stream = PullStream(connection, connection.getresponse())
         except BaseException:
             connection.close()

@@ -22,7 +22,11 @@ _PHASES = (
 )
 _PULLING = 1
 _OPTIONAL = {"removing unused layers"}
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64}|model)")
+_WAITING = re.compile(r": waiting for [^\n]+")
+_TENSOR = "application/vnd.ollama.image.tensor"
+WHOLE_MODEL = "sha256:model"
+"""What stands for the digest where a model of thousands of tensors is told as one."""
 
 
 @dataclass
@@ -47,21 +51,26 @@ class Pull:
         return {Digest.parse(digest) for digest, values in self.completed.items() if values[0] < self.totals[digest]}
 
 
-def check_pull(lines: Sequence[Line], *, success: bool = True, model: Model | None = None) -> Pull:
+def check_pull(
+    lines: Sequence[Line], *, success: bool = True, model: Model | None = None, interleaved: bool = False
+) -> Pull:
     """Asserts that the lines of a streamed pull, parsed, keep order and monotony; returns what they say.
 
     With `success` False the pull has to fail, and its last line is the error. With a model, the digests and totals
-    are that model's: all of them, if the pull succeeds.
+    are that model's: all of them, if the pull succeeds. The events of one digest have to stand together, in the
+    manifest's order, unless they were asked for `interleaved`.
     """
     assert lines, "the stream is empty"
     body, error = (lines, None) if success else (lines[:-1], _error(lines[-1]))
     pull = Pull(lines, _steps(body), {}, {}, error)
     for number, line in _progress(body):
         _check_progress(pull, number, line)
+    if not interleaved:
+        _check_order(body)
     if success:
         _check_success(pull, lines)
     if model:
-        _check_model(pull, model, complete=success)
+        _check_model(pull, _told(model, interleaved=interleaved), complete=success, ordered=not interleaved)
     return pull
 
 
@@ -72,7 +81,7 @@ def _steps(lines: Sequence[Line]) -> list[str]:
         assert isinstance(line, dict), f"line {number} is no object: {line!r}"
         assert "error" not in line, f"line {number} of {len(lines)} is an error: {line}"
         assert isinstance(line.get("status"), str), f"line {number} has no status: {line}"
-        step = "pulling" if "digest" in line else line["status"]
+        step = "pulling" if "digest" in line else _WAITING.sub("", line["status"])
         assert step in _PHASES, f"line {number} has a status outside the contract: {line}"
         if step != "pulling":
             assert line.keys() == {"status"}, f"line {number} holds more than its status: {line}"
@@ -95,7 +104,7 @@ def _check_progress(pull: Pull, number: int, line: Line) -> None:
     digest, total, completed = line["digest"], line["total"], line["completed"]
     assert isinstance(digest, str), f"{where} the digest is no string"
     assert _DIGEST.fullmatch(digest), f"{where} the digest is not sha256 and 64 hex digits"
-    assert line["status"] == f"pulling {digest[7:19]}", f"{where} the status is not the digest's"
+    assert _WAITING.sub("", line["status"]) == f"pulling {digest[7:19]}", f"{where} the status is not the digest's"
     assert type(total) is int, f"{where} total is not an integer"
     assert type(completed) is int, f"{where} completed is not an integer"
     assert 0 <= completed <= total, f"{where} completed is outside 0…total"
@@ -115,12 +124,33 @@ def _check_success(pull: Pull, lines: Sequence[Line]) -> None:
         assert values[-1] == total, f"{digest} ended at {values[-1]} of {total}"
 
 
-def _check_model(pull: Pull, model: Model, *, complete: bool) -> None:
-    expected = {str(blob.digest): blob.size for blob in model.blobs}
+def _check_order(lines: Sequence[Line]) -> None:
+    """A client closes a layer's bar when the digest changes: it is whole then, and never comes again."""
+    closed: set[str] = set()
+    previous: Line | None = None
+    for number, line in _progress(lines):
+        if previous is not None and line["digest"] != previous["digest"]:
+            assert previous["completed"] == previous["total"], f"line {number}, {line}: {previous} was not whole yet"
+            closed.add(previous["digest"])
+        assert line["digest"] not in closed, f"line {number}, {line}: the layer was closed before"
+        previous = line
+
+
+def _told(model: Model, *, interleaved: bool) -> dict[str, int]:
+    """The digests of a whole stream, in their order, and their totals."""
+    if not interleaved and any(layer.media_type == _TENSOR for layer in model.layers):
+        return {WHOLE_MODEL: model.size}
+    return {str(blob.digest): blob.size for blob in model.blobs}
+
+
+def _check_model(pull: Pull, expected: dict[str, int], *, complete: bool, ordered: bool) -> None:
     for digest, total in pull.totals.items():
         assert expected.get(digest) == total, f"{digest} with total {total} is not of the model: {expected}"
     if complete:
         assert pull.totals.keys() == expected.keys(), f"no line for {expected.keys() - pull.totals.keys()}"
+    if ordered:
+        told = list(pull.totals)
+        assert told == list(expected)[: len(told)], f"not the manifest's order: {told}"
 
 
 def _error(line: Line) -> str:

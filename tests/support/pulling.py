@@ -56,9 +56,9 @@ class Pulling:
         assert not left, f"threads are left: {left}"
         assert not open_files(self.models), f"files are left open: {open_files(self.models)}"
 
-    def start(self, name: str) -> Following:
+    def start(self, name: str, *, interleave: bool = False) -> Following:
         """Joins or begins a pull; close what it returns, or have it finish."""
-        return Following(self.puller.join(ModelName.parse(name)))
+        return Following(self.puller.join(ModelName.parse(name)), interleave=interleave)
 
     def pull(self, name: str, model: Model | None = None) -> Pull:
         """A pull that has to succeed, and leaves every byte of the model in the store."""
@@ -91,7 +91,8 @@ class Pulling:
 class Following:
     """A pull under way, seen by one caller."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, *, interleave: bool = False) -> None:
+        watcher.interleave = interleave
         self.watcher = watcher
         self.lines: list[Line] = []
         self.completed: dict[str, int] = {}
@@ -100,9 +101,10 @@ class Following:
         """Goes away."""
         self.watcher.close()
 
-    def until_completed(self, blob: Blob, count: int) -> Self:
-        """Follows until so many bytes of the blob are there."""
-        self._until(lambda: self.completed.get(str(blob.digest), -1) >= count, f"{count} bytes of {blob}")
+    def until_completed(self, blob: Blob | str, count: int) -> Self:
+        """Follows until so many bytes of the blob are there, or of what is told under this digest."""
+        digest = blob if isinstance(blob, str) else str(blob.digest)
+        self._until(lambda: self.completed.get(digest, -1) >= count, f"{count} bytes of {blob}")
         return self
 
     def until_committed(self) -> Self:
@@ -113,7 +115,8 @@ class Following:
     def until_over(self) -> TowlineError | None:
         """Follows to the end; the error, if it failed."""
         self._until(lambda: self.watcher.finished, "the end of the pull")
-        self._note(self.watcher.poll())
+        while events := self.watcher.poll():
+            self._note(events)
         self.watcher.close()
         return self.watcher.error
 
@@ -122,13 +125,14 @@ class Following:
         error = self.until_over()
         if error is not None:
             raise error
-        return check_pull(self.lines, model=model)
+        return check_pull(self.lines, model=model, interleaved=self.watcher.interleave)
 
     def fail(self, model: Model | None = None) -> TowlineError:
         """Follows to the end, which has to be a failure; the error."""
         error = self.until_over()
         assert error is not None, f"the pull succeeded: {self.lines[-1]}"
-        check_pull([*self.lines, {"error": str(error)}], success=False, model=model)
+        lines = [*self.lines, {"error": str(error)}]
+        check_pull(lines, success=False, model=model, interleaved=self.watcher.interleave)
         check_sentence(str(error))
         return error
 

@@ -422,7 +422,10 @@ class TestCheckPull:
             (lambda lines: lines[2].update(total=5, completed=5), "total was"),
             (lambda lines: lines[2].update(completed=10**9), "outside 0"),
             (lambda lines: lines[1].update(completed=9000), "fell from"),
-            (lambda lines: lines.pop(3), "ended at"),
+            (lambda lines: lines.pop(3), "not whole yet"),
+            (lambda lines: lines.pop(-4), "ended at"),
+            (lambda lines: lines.insert(7, lines[3]), "closed before"),
+            (lambda lines: lines.__setitem__(slice(1, 7), lines[4:7] + lines[1:4]), "manifest's order"),
             (lambda lines: lines.__delitem__(slice(1, 4)), "no line for"),
         ],
     )
@@ -431,6 +434,19 @@ class TestCheckPull:
         spoil(lines)
         with pytest.raises(AssertionError, match=complaint):
             check_pull(lines, model=tiny())
+
+    def test_layers_side_by_side_pass_where_they_were_asked_for(self) -> None:
+        lines = lines_of(tiny())
+        lines[1:7] = [lines[number] for number in (1, 4, 2, 5, 3, 6)]
+        check_pull(lines, model=tiny(), interleaved=True)
+        with pytest.raises(AssertionError, match="not whole yet"):
+            check_pull(lines, model=tiny())
+
+    def test_a_reason_why_nothing_moves_passes(self) -> None:
+        lines = lines_of(tiny())
+        lines.insert(2, {**lines[1], "status": f"{lines[1]['status']}: waiting for 127.0.0.1, which refuses"})
+        lines.insert(1, {"status": "pulling manifest: waiting for 127.0.0.1, which refuses connections"})
+        check_pull(lines, model=tiny())
 
     def test_an_error_that_leaks_does_not_pass(self) -> None:
         with pytest.raises(AssertionError, match="leaks"):

@@ -21,8 +21,7 @@ import msgspec
 from towline.cli.address import Address
 from towline.cli.text import one_line
 from towline.errors import TowlineError
-from towline.model.digest import Digest
-from towline.model.events import REASON, SUCCESS, Event, Progress, Status
+from towline.model.events import SUCCESS, Event, Failed, Progress, Status, decode
 from towline.store.layout import store_id
 
 PROBE = 0.5
@@ -70,14 +69,6 @@ class _Models(msgspec.Struct):
 
 class _Version(msgspec.Struct):
     version: str
-
-
-class _Line(msgspec.Struct):
-    status: str | None = None
-    digest: str | None = None
-    total: int = 0
-    completed: int = 0
-    error: str | None = None
 
 
 class _Error(msgspec.Struct):
@@ -243,22 +234,14 @@ def _notice_a_dead_machine(sock: socket.socket) -> None:
 def _event(line: bytes) -> Event | None:
     """None for a line that says nothing that is known. Raises TowlineError for an error's."""
     try:
-        wire = msgspec.json.decode(line, type=_Line)
-        digest = _digest(wire.digest) if wire.digest is not None else None
+        event = decode(line)
     except ValueError:
         raise HTTPException("a line that is not an event") from None
-    if wire.error is not None:
-        raise TowlineError(wire.error)
-    if digest is not None:
-        total = max(wire.total, 0)
-        waiting = one_line(wire.status or "").partition(REASON)[2]
-        return Progress(digest, total, min(max(wire.completed, 0), total), waiting)
-    return Status(one_line(wire.status)) if wire.status is not None else None
-
-
-def _digest(text: str) -> Digest:
-    """Raises ValueError. `sha256:model` stands for all of a model of one layer a tensor."""
-    return Digest.of(text.encode()) if text == "sha256:model" else Digest.parse(text)
+    if isinstance(event, Failed):
+        raise TowlineError(event.error)
+    if isinstance(event, Progress):
+        return replace(event, waiting=one_line(event.waiting))
+    return Status(one_line(event.status)) if event is not None else None
 
 
 def _sentence(response: HTTPResponse) -> str:

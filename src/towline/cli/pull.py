@@ -122,7 +122,9 @@ def _source(arguments: argparse.Namespace) -> Iterator[Source]:
         _prepare(puller.store)
 
         def embedded(name: str) -> Generator[Event, None, None]:
-            yield from puller.join(ModelName.parse(name), keep_trying=keep_trying).events()
+            watcher = puller.join(ModelName.parse(name), keep_trying=keep_trying)
+            watcher.interleave = not arguments.json
+            yield from watcher.events()
 
         yield embedded
 

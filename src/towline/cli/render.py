@@ -19,7 +19,7 @@ from towline.cli import units
 from towline.cli.frame import MOST_ROWS, Frame
 from towline.cli.tally import Layer, Tally, time_left
 from towline.model.digest import Digest
-from towline.model.events import SUCCESS, Event, Progress, encode
+from towline.model.events import SUCCESS, Event, Progress, WholeModel, encode
 
 Clock = Callable[[], float]
 
@@ -127,7 +127,7 @@ class Lines(_Quiet):
         self._tally = Tally(clock())
         self._silent = False
         self._waited = ""
-        self._tenths: dict[Digest | None, int] = {}
+        self._tenths: dict[Digest | WholeModel | None, int] = {}
         self._status = ""
         self._moving = False
         self._spoke = clock()
@@ -175,7 +175,7 @@ class Lines(_Quiet):
             self._say(f"{self._name}: no data for {units.span(int(silence))}", now)
         self._silent = silence >= self.SILENCE
 
-    def _is_further(self, what: Digest | None, completed: int, total: int) -> bool:
+    def _is_further(self, what: Digest | WholeModel | None, completed: int, total: int) -> bool:
         """Whether it has come to another tenth since this was asked last; None is all layers together."""
         tenth = units.percent(completed, total) // 10
         further = tenth > self._tenths.get(what, -1)

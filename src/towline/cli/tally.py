@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from towline.model.digest import Digest
-from towline.model.events import REASON, Event, Progress
+from towline.model.events import REASON, Event, Progress, WholeModel
 
 WINDOW = 5.0
 """Seconds that a speed looks back: long enough to be calm, short enough to show a stall."""
@@ -46,9 +46,9 @@ class Speed:
 
 @dataclass(slots=True)
 class Layer:
-    """One blob of the model, as far as it is known."""
+    """One blob of the model, as far as it is known; or all of it, where it is told as one."""
 
-    digest: Digest
+    digest: Digest | WholeModel
     total: int
     here: int
     """Bytes that were on disk when the pull began."""
@@ -90,7 +90,7 @@ class Tally:
         """Why it does not go on, where the pull itself knows: `waiting for HOST, …`."""
         self.moved = now
         """When a byte last came, a layer became known or a step was reached."""
-        self.layers: dict[Digest, Layer] = {}
+        self.layers: dict[Digest | WholeModel, Layer] = {}
         self.total = 0
         self.completed = 0
         self.here = 0

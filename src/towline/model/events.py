@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -19,6 +19,22 @@ REASON = ": "
 
 
 @dataclass(frozen=True, slots=True)
+class WholeModel:
+    """Stands where a digest does in the events of a model of thousands of layers, which are told as one."""
+
+    @property
+    def short(self) -> str:
+        """As progress lines show it."""
+        return "model"
+
+    def __str__(self) -> str:
+        return "sha256:model"
+
+
+WHOLE_MODEL = WholeModel()
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A step of the pull was reached; where it cannot go on yet, the reason stands behind a colon."""
 
@@ -31,13 +47,14 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one blob is: `0 <= completed <= total`, in bytes."""
+    """How far one blob is, or the whole model: `0 <= completed <= total`, in bytes."""
 
-    digest: Digest
+    digest: Digest | WholeModel
     total: int
     completed: int
     waiting: str = ""
     """Why nothing moves, where the pull knows and goes on trying: `waiting for HOST, …`."""
+    _line: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def status(self) -> str:
@@ -54,6 +71,12 @@ class Progress:
             "completed": self.completed,
         }
 
+    def line(self) -> bytes:
+        """As `encode` gives it. Made once: whoever watches the same pull is sent the same bytes."""
+        if self._line is None:
+            object.__setattr__(self, "_line", _encoded(self.wire()))
+        return self._line or b""
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -69,9 +92,48 @@ class Failed:
 Event = Status | Progress
 """What `towline.stream` yields."""
 
+
+def held(event: Event, reason: str) -> Event:
+    """The same event with the reason why nothing moves, an empty one for none."""
+    if isinstance(event, Progress):
+        return replace(event, waiting=reason)
+    return Status(event.status + REASON + reason) if reason else event
+
+
 _encoder = msgspec.json.Encoder()
 
 
 def encode(event: Status | Progress | Failed) -> bytes:
     """One line of NDJSON, its newline included."""
-    return _encoder.encode(event.wire()) + b"\n"
+    return event.line() if isinstance(event, Progress) else _encoded(event.wire())
+
+
+def _encoded(wire: dict[str, object]) -> bytes:
+    return _encoder.encode(wire) + b"\n"
+
+
+class _Line(msgspec.Struct):
+    status: str | None = None
+    digest: str | None = None
+    total: int = 0
+    completed: int = 0
+    error: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Line)
+
+
+def decode(line: bytes) -> Status | Progress | Failed | None:
+    """What a line of NDJSON tells, of towline's or of Ollama's, which leaves a `completed` of 0 out; None for one that
+    says nothing that is known. Raises ValueError for one that is no event.
+    """
+    wire = _decoder.decode(line)
+    if wire.error is not None:
+        return Failed(wire.error)
+    if wire.digest is not None:
+        whole = wire.digest == str(WHOLE_MODEL)
+        waiting = (wire.status or "").partition(REASON)[2]
+        total = max(wire.total, 0)
+        completed = min(max(wire.completed, 0), total)
+        return Progress(WHOLE_MODEL if whole else Digest.parse(wire.digest), total, completed, waiting)
+    return Status(wire.status) if wire.status is not None else None

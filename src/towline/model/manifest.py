@@ -27,6 +27,7 @@ PROJECTOR_LAYER = "application/vnd.ollama.image.projector"
 TEMPLATE_LAYER = "application/vnd.ollama.image.template"
 LICENSE_LAYER = "application/vnd.ollama.image.license"
 PARAMS_LAYER = "application/vnd.ollama.image.params"
+TENSOR_LAYER = "application/vnd.ollama.image.tensor"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
 import msgspec
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from towline.changes import Changes
 from towline.errors import InvalidRequest
@@ -17,15 +16,12 @@ from towline.model.name import ModelName
 from towline.puller import Puller
 from towline.server.body import read_json
 from towline.server.errors import refusal
+from towline.server.lines import Lines
 from towline.settings import parse_rate
 from towline.watching import Watcher
 
 HOLD_BACK = 4.0
 """Seconds for which the status line waits for the manifest: clients' default read timeout is five (contract)."""
-
-STUCK_READER = 600.0
-"""Seconds after which a client that reads nothing at all is taken for gone. Long, since a person may have suspended
-it; not for ever, since a pull runs for as long as somebody watches it."""
 
 EXAMPLE = '{"model": "llama3.2"}'
 
@@ -38,6 +34,11 @@ class PullRequest(msgspec.Struct):
     stream: bool | None = None
     max_rate: Any = None
     """Of towline's own: a bandwidth for this pull, as text. Whatever else a client means by it is ignored."""
+    interleave: Any = None
+    """Of towline's own: `true` for every layer's events as they move; one layer is told after the other without."""
+
+    keep_trying: Any = None
+    """Of towline's own: `true` to wait for sources for as long as the caller does."""
 
     def rate(self) -> float | None:
         """Bytes a second. Raises InvalidRequest."""
@@ -57,10 +58,12 @@ def routes(puller: Puller) -> list[web.RouteDef]:
     async def pull(request: web.Request) -> web.StreamResponse:
         deadline = asyncio.get_running_loop().time() + HOLD_BACK
         wanted = await read_json(request, PullRequest, EXAMPLE)
-        watcher = puller.join(wanted.wanted(), max_rate=wanted.rate())
+        keep_trying = wanted.keep_trying is True
+        watcher = puller.join(wanted.wanted(), max_rate=wanted.rate(), keep_trying=keep_trying)
         # Whatever ends this, a client that left included (the handler is cancelled then), the watcher is closed once;
         # the last watcher that goes stops the download.
         try:
+            watcher.interleave = wanted.interleave is True
             changes = Changes(watcher)
             if wanted.stream is False:
                 return await _answer_once(watcher, changes)
@@ -90,54 +93,25 @@ async def _hold_back(watcher: Watcher, changes: Changes, deadline: float) -> Non
 
 
 async def _stream(request: web.Request, watcher: Watcher, changes: Changes) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    if request.version < HttpVersion11:
-        response.force_close()  # without chunks, the end of the connection is the end of the stream
+    lines = Lines(request)
     # A client that leaves, at whatever moment, is nothing to tell anyone about.
     with suppress(ConnectionError):
-        await response.prepare(request)
-        failure = await _flow_to_its_end(response, watcher, changes)
+        await lines.prepare(request)
+        failure = await _flow_to_its_end(lines, watcher, changes)
         if failure is not None:
-            response.force_close()
-            await _write(response, encode(Failed(refusal(failure, request).sentence)))
-        await _taken(response.write_eof())
-    return response
+            lines.force_close()
+            await lines.send([encode(Failed(refusal(failure, request).sentence))])
+        await lines.end()
+    return lines
 
 
-async def _flow_to_its_end(response: web.StreamResponse, watcher: Watcher, changes: Changes) -> Exception | None:
+async def _flow_to_its_end(lines: Lines, watcher: Watcher, changes: Changes) -> Exception | None:
     """Sends the events; what the stream has to end with, if it is an error."""
     try:
-        await _flow(response, watcher, changes)
+        async for events in changes.batches():
+            await lines.send(map(encode, events))
     except ConnectionError:
         raise
     except Exception as bug:  # noqa: BLE001  refusal() logs it: the stream still ends with its error
         return bug
     return watcher.error
-
-
-async def _flow(response: web.StreamResponse, watcher: Watcher, changes: Changes) -> None:
-    """Sends events until the pull is over.
-
-    Each round takes what is newest and waits until the client has taken it: a slow client gets fewer events, and
-    never more than one round of them is in memory.
-    """
-    while True:
-        finished = watcher.finished  # asked before the poll: what came with the end is then still polled
-        if lines := b"".join(map(encode, watcher.poll())):
-            await _write(response, lines)
-        if finished:
-            return
-        await changes.wait(watcher.sample)
-
-
-async def _write(response: web.StreamResponse, lines: bytes) -> None:
-    await _taken(response.write(lines))
-
-
-async def _taken(writing: Awaitable[None]) -> None:
-    """Waits until the client has taken what is written. Raises ConnectionResetError where it takes nothing."""
-    try:
-        async with asyncio.timeout(STUCK_READER):
-            await writing
-    except TimeoutError:
-        raise ConnectionResetError("the client reads nothing") from None

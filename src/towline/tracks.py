@@ -1,0 +1,181 @@
+"""The blobs of one pull as its watchers see them: looked at, and told, once for all of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from towline.model.digest import Digest
+from towline.model.events import Progress
+from towline.model.manifest import TENSOR_LAYER, Descriptor
+from towline.store.recheck import Recheck
+from towline.transfer.blob import BlobTransfer
+
+LOOK = 4096
+"""Blobs that one look compares, about a millisecond of a processor: of more, each look takes the next ones."""
+
+FRESH = 0.05
+"""Seconds for which a look holds for every watcher: half the time between two looks of one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One blob as watchers see it. Without a transfer, or a recheck of the file there, it is in the store."""
+
+    blob: Descriptor
+    transfer: BlobTransfer | Recheck | None
+
+    @property
+    def digest(self) -> Digest:
+        """Which blob it is."""
+        return self.blob.digest
+
+    @property
+    def total(self) -> int:
+        """Its size."""
+        return self.blob.size
+
+    @property
+    def completed(self) -> int:
+        """Bytes to show now."""
+        return self.blob.size if self.transfer is None else self.transfer.completed
+
+    @property
+    def found(self) -> int:
+        """What was on disk when the layer became known."""
+        return self.blob.size if self.transfer is None else self.transfer.found
+
+
+class Tracks:
+    """All blobs of one pull, at least one, in the manifest's order. Safe from threads.
+
+    What watchers are told alike is the same `Progress`, made once and so encoded once, however many they are.
+    """
+
+    def __init__(self, tracks: Sequence[Track]) -> None:
+        self._tracks = tracks
+        self.in_tensors = any(track.blob.media_type == TENSOR_LAYER for track in tracks)
+        """Whether the model has a layer for each tensor: thousands, which tell nobody anything one by one."""
+        self.total = sum(track.total for track in tracks)
+        self.found = sum(track.found for track in tracks)
+        self.completed = self.found
+        """Bytes of all blobs, as of the last looks."""
+        self.over = False
+        """Whether nothing moves any more: what is left to be seen is looked at without a pause then."""
+        self._lock = threading.Lock()
+        self._openings: list[Progress] = []
+        # One after another
+        self._ends: list[Progress] = []
+        self._front = 0
+        self._current: Progress | None = None
+        # Side by side
+        self._looked = 0.0
+        self._seen = [track.found for track in tracks]
+        self._unfinished = deque(number for number, track in enumerate(tracks) if track.found < track.total)
+        self._changes: dict[int, tuple[int, Progress]] = {}
+        self._changed = 0
+
+    def __len__(self) -> int:
+        return len(self._tracks)
+
+    def openings(self, start: int, most: int) -> list[Progress]:
+        """Of blob `start` and those after it, at most so many: what was on disk when they became known."""
+        with self._lock:
+            for track in self._tracks[len(self._openings) : start + most]:
+                self._openings.append(_progress(track, track.found))
+            return self._openings[start : start + most]
+
+    # One after another
+
+    def in_order(self, start: int, most: int) -> tuple[list[Progress], Progress | None]:
+        """Of the first and last events of all blobs, one blob after another: event `start` and those after it, as far
+        as they happened, at most so many; and then, where this is all of them, the first blob that is not whole.
+        """
+        with self._lock:
+            while self._front < len(self._tracks) and len(self._ends) < start + most:
+                if not self._pass(self._tracks[self._front]):
+                    break
+            events = self._ends[start : start + most]
+            return events, self._current if start + len(events) == len(self._ends) else None
+
+    def _pass(self, track: Track) -> bool:
+        """Notes the ends of the blob at the front that it has come to; whether it is whole."""
+        completed = track.completed
+        if self._current is None and track.found < track.total:
+            self._current = _progress(track, track.found)
+            self._ends.append(self._current)
+        if completed < track.total:
+            if self._current is not None and self._current.completed != completed:
+                self._current = _progress(track, completed)
+            return False
+        self._ends.append(_progress(track, completed))
+        self._current = None
+        self._front += 1
+        return True
+
+    def is_last(self, start: int) -> bool:
+        """Whether all blobs are whole and there is no event `start`."""
+        return self._front == len(self._tracks) and start == len(self._ends)
+
+    # Side by side
+
+    @property
+    def whole(self) -> bool:
+        """Whether every blob was seen to be whole."""
+        return not self._unfinished
+
+    @property
+    def mark(self) -> int:
+        """Changes whenever a look finds that something moved."""
+        return self._changed
+
+    def look(self) -> None:
+        """Finds what moved since the last look, which stands for a moment. However many blobs there are, one look
+        costs what `LOOK` of them cost.
+        """
+        now = time.monotonic()
+        with self._lock:
+            if now - self._looked < FRESH and not self.over:
+                return
+            self._looked = now
+            for _ in range(min(LOOK, len(self._unfinished))):
+                number = self._unfinished.popleft()
+                track = self._tracks[number]
+                completed = track.completed
+                if completed != self._seen[number]:
+                    self._note(number, completed)
+                if completed < track.total:
+                    self._unfinished.append(number)
+
+    def _note(self, number: int, completed: int) -> None:
+        """Keeps the newest of each blob, the blob that moved last at the end."""
+        self.completed += completed - self._seen[number]
+        self._seen[number] = completed
+        self._changed += 1
+        self._changes.pop(number, None)
+        self._changes[number] = (self._changed, _progress(self._tracks[number], completed))
+
+    def since(self, mark: int) -> tuple[int, list[Progress]]:
+        """The mark now, and the blobs that moved since it was `mark`; 0 is before all of them."""
+        news: list[Progress] = []
+        with self._lock:
+            for changed, progress in reversed(self._changes.values()):
+                if changed <= mark:
+                    break
+                news.append(progress)
+            mark = self._changed
+        news.reverse()
+        return mark, news
+
+    def foremost(self) -> Progress:
+        """A blob that is not whole as it was seen last, the first blob where all are."""
+        with self._lock:
+            number = self._unfinished[0] if self._unfinished else 0
+            return _progress(self._tracks[number], self._seen[number])
+
+
+def _progress(track: Track, completed: int) -> Progress:
+    return Progress(track.digest, track.total, completed)

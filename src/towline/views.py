@@ -1,0 +1,118 @@
+"""How the blobs of a pull are told to one watcher: one after another, as they move, or all as one."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from towline.model.events import WHOLE_MODEL, Progress
+from towline.tracks import Tracks
+
+
+class View(Protocol):
+    """What one watcher was told of the blobs, and what is new to it.
+
+    Of each that it tells, `total` never changes and `completed` never falls; the first event is what was on disk when
+    the pull began, the last one says that it is whole.
+    """
+
+    def news(self, most: int, /) -> list[Progress]:
+        """What was not told yet, at most so many events; the rest comes the next time."""
+
+    @property
+    def told(self) -> bool:
+        """Whether every blob was told to be whole."""
+
+    def latest(self) -> Progress:
+        """A sign of life: something that was told already, as it was. Ask once `news` has told something."""
+
+
+def view(tracks: Tracks, *, interleave: bool) -> View:
+    """How these blobs are told."""
+    if interleave:
+        return Interleaved(tracks)
+    return AsOne(tracks) if tracks.in_tensors else InOrder(tracks)
+
+
+class InOrder:
+    """One blob after another, as Ollama tells them: of the first that is not whole, whatever the others do.
+
+    It looks at no other blob, so a watcher costs the same however many there are.
+    """
+
+    def __init__(self, tracks: Tracks) -> None:
+        self._tracks = tracks
+        self._at = 0
+        self._last: Progress | None = None
+
+    def news(self, most: int, /) -> list[Progress]:
+        news, current = self._tracks.in_order(self._at, most)
+        self._at += len(news)
+        self._last = news[-1] if news else self._last
+        if current is not None and current != self._last:
+            news.append(current)
+            self._last = current
+        return news
+
+    @property
+    def told(self) -> bool:
+        return self._tracks.is_last(self._at)
+
+    def latest(self) -> Progress:
+        return self._last or self._tracks.foremost()
+
+
+class Interleaved:
+    """Every blob at once, then each as it moves: for those who draw all of them."""
+
+    def __init__(self, tracks: Tracks) -> None:
+        self._tracks = tracks
+        self._opened = 0
+        self._mark = 0
+        self._pending: deque[Progress] = deque()
+
+    def news(self, most: int, /) -> list[Progress]:
+        if self._opened < len(self._tracks):
+            news = self._tracks.openings(self._opened, most)
+            self._opened += len(news)
+            return news
+        if not self._pending:
+            self._tracks.look()
+            self._mark, moved = self._tracks.since(self._mark)
+            self._pending.extend(moved)
+        return [self._pending.popleft() for _ in range(min(most, len(self._pending)))]
+
+    @property
+    def told(self) -> bool:
+        # Whole first: once they are, the mark stands.
+        whole = self._tracks.whole and self._mark == self._tracks.mark
+        return whole and self._opened == len(self._tracks) and not self._pending
+
+    def latest(self) -> Progress:
+        return self._tracks.foremost()
+
+
+class AsOne:
+    """The whole model in one event, as Ollama tells those of a layer for each tensor."""
+
+    def __init__(self, tracks: Tracks) -> None:
+        self._tracks = tracks
+        self._completed: int | None = None
+
+    def news(self, _most: int, /) -> list[Progress]:
+        news = []
+        if self._completed is None:
+            self._completed = self._tracks.found
+            news.append(self.latest())
+        self._tracks.look()
+        if self._tracks.completed != self._completed:
+            self._completed = self._tracks.completed
+            news.append(self.latest())
+        return news
+
+    @property
+    def told(self) -> bool:
+        return self._completed == self._tracks.total
+
+    def latest(self) -> Progress:
+        return Progress(WHOLE_MODEL, self._tracks.total, self._completed or 0)
