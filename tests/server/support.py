@@ -84,7 +84,7 @@ class FakePuller:
         self.watchers: list[FakeWatcher] = []
         self._threads: list[threading.Thread] = []
 
-    def join(self, name: ModelName, *, max_rate: float | None = None) -> FakeWatcher:
+    def join(self, name: ModelName, *, max_rate: float | None = None, keep_trying: bool = False) -> FakeWatcher:
         self.joined.append(name)
         watcher = FakeWatcher()
         self.watchers.append(watcher)
