@@ -30,6 +30,26 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True, capture_output=True)
 
 
+@contextlib.contextmanager
+def loop_disk(folder: Path, image: Path) -> Iterator[Path]:
+    """An ext4 on a device of its own, 256 MiB in the file `image`, at `folder`; skipped as `small_disk` is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with image.open("wb") as file:
+        file.truncate(256 << 20)
+    commands: list[list[str | Path]] = [["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, folder]]
+    for command in commands:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            lacking(f"{command[0]} is missing")
+        if done.returncode != 0:
+            lacking(f"a file system for the test cannot be made: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True, capture_output=True)
+
+
 def make_read_only(folder: Path) -> None:
     """Whatever is mounted there cannot be written any more."""
     subprocess.run(["mount", "-o", "remount,ro", folder], check=True, capture_output=True)

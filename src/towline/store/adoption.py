@@ -37,6 +37,7 @@ _MAX_PART_BYTES = 64 << 10
 _MAX_ZEROS = 1 << 20
 """What is looked at of the last block before a hole: more than the blocks of any file system but the oddest."""
 
+_PROBE_BYTES = 1 << 20
 _FICLONE = 0x40049409
 _COPY_STEP = 64 << 20
 
@@ -170,9 +171,9 @@ def _extents(partial: Path, parts: list[Path], size: int) -> Extents:
     extents: Extents = []
     reached = 0
     with _opened(partial) as file:
-        length, holey = os.fstat(file).st_size, _has_holes(file)
+        length, shown = os.fstat(file).st_size, _shows_holes(file, partial.parent)
         for part in sorted(_told(parts, size), key=lambda part: part.offset):
-            stop = min(part.offset + (_reached(file, part) if holey else part.completed), length)
+            stop = min(part.offset + (_reached(file, part) if shown else part.completed), length)
             if stop > max(reached, part.offset):
                 extents.append((max(part.offset, reached), stop))
                 reached = stop
@@ -190,13 +191,17 @@ def _told(parts: list[Path], size: int) -> Iterator[_Part]:
             yield part
 
 
-def _has_holes(file: int) -> bool:
-    """Whether the system tells holes of this file from data. One without any may be all there, or lie where the system
-    cannot tell, or have been copied with its holes written out: of such a file only what its parts say is believed.
+def _shows_holes(file: int, folder: Path) -> bool:
+    """Whether the system tells holes from data: of this file, or, if it has none, of a file without a name that is made
+    to ask. Where it cannot, all of a file counts as data, and only what the parts say is to be believed.
     """
     try:
-        return os.lseek(file, 0, os.SEEK_HOLE) < os.fstat(file).st_size
-    except OSError:
+        if os.lseek(file, 0, os.SEEK_HOLE) < os.fstat(file).st_size:
+            return True
+        with open(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), "wb") as probe:
+            os.pwrite(probe.fileno(), b"data", _PROBE_BYTES)
+            return os.lseek(probe.fileno(), 0, os.SEEK_DATA) > 0
+    except (OSError, AttributeError):  # or a system that is not Linux
         return False
 
 

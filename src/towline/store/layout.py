@@ -6,6 +6,8 @@
     towline/checksums/<hex>                         of a blob of the store, for each MiB of it
     towline/locks/                                  who works on what
     towline/pins/<pull>/                            hard links that keep a pull's blobs from being cleaned away
+    towline/verified                                what the blobs were like when they were verified
+    towline/unused                                  layers that an update replaced and that are too young to go
 
 `towline/` stands in `blobs/` where that is on another file system: an Ollama leaves directories there alone.
 """

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from towline.errors import NoSpace, StoreError, store_error
-from towline.files.confined import Confined, make_folder, remove_tree
+from towline.files.confined import Confined, make_folder, remove_tree, unlink
 from towline.files.regular import Irregular, has_file, read_regular
 from towline.model.digest import Digest
 from towline.model.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest
@@ -117,7 +117,7 @@ class Publication:
                     self._verified.add({blob.digest: recheck.stamp})
                     return
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._pin(blob))
+                    unlink(self._pin(blob))
                 with contextlib.suppress(FileNotFoundError):
                     if stamp(os.stat(path)) == recheck.stamp:
                         os.unlink(path)
