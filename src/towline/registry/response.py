@@ -104,6 +104,7 @@ class Response:
         """Whether nothing more of the body comes, as far as can be told within a moment. Raises Cancelled."""
         if self._body.ended:
             return True
+        self._hurry()
         try:
             return not self.readinto(memoryview(bytearray(1)))
         except SourceBusy:
@@ -128,7 +129,7 @@ class Response:
         """
         buffer = memoryview(bytearray(limit))
         filled = 0
-        self._wire.allowance = Allowance(min(TICK, self._wire.allowance.left))
+        self._hurry()
         with contextlib.suppress(*FAILURES):
             while filled < limit and (count := self._body.readinto(self._wire, buffer[filled:])):
                 filled += count
@@ -146,9 +147,13 @@ class Response:
 
     def _drain(self) -> None:
         rest = memoryview(bytearray(_DRAIN_BYTES))
-        self._wire.allowance = Allowance(min(TICK, self._wire.allowance.left))
+        self._hurry()
         while len(rest) and (count := self._body.readinto(self._wire, rest)):
             rest = rest[count:]
+
+    def _hurry(self) -> None:
+        """What comes now is not worth more than a moment, whatever else comes meanwhile."""
+        self._wire.allowance = Allowance(min(TICK, self._wire.allowance.left))
 
     def _let_go(self, *, reusable: bool) -> None:
         if not self._released:
