@@ -25,10 +25,10 @@ _KEYS = ("message", "error_description", "error", "msg", "detail", "details", "t
 """Where APIs put their sentence, the most telling first."""
 
 _USERINFO = re.compile(r"(?<=://)[^/\s@]*@")
-_QUERY = re.compile(r"\?[^\s\"'<>)]*=[^\s\"'<>)]*")
+_QUERY = re.compile(r"[?&][^\s\"'<>)]*=[^\s\"'<>)]*")
+_CREDENTIALS = re.compile(r"\b(?:bearer|basic)\s+(?:\S*[\d=+/]\S*|\S{20,})", re.IGNORECASE)
 _LABELLED = re.compile(
-    r"\b((?:(?:bearer|basic)\s+(?=\S*[\d=+/]|\S{20})|[\w-]*(?:token|secret|passw(?:or)?d|sig(?:nature)?|credential|api[_-]?key)"
-    r"[\"']?\s*[=:]\s*))[\"']?[^\s\"',;&]+",
+    r"\b([\w-]*(?:token|secret|passw(?:or)?d|sig(?:nature)?|credential|api[_-]?key)[\"']?\s*[=:]\s*)[\"']?[^\s\"',;&]+",
     re.IGNORECASE,
 )
 _OPAQUE = re.compile(r"(?<![\w:])(?!sha256[:-])[A-Za-z0-9_+/=-]{40,}(?:\.[A-Za-z0-9_+/=-]+)*|\beyJ[\w.-]{10,}")
@@ -120,5 +120,5 @@ def cleaned(text: str) -> str:
     """One line of printable characters, `MAX_CHARACTERS` at most, without what may be a secret."""
     text = "".join(char if char.isprintable() else " " for char in text[: 4 * MAX_CHARACTERS])
     text = _QUERY.sub("", _USERINFO.sub("", " ".join(text.split())))
-    text = _OPAQUE.sub("…", _LABELLED.sub(r"\1…", text))
+    text = _OPAQUE.sub("…", _LABELLED.sub(r"\1…", _CREDENTIALS.sub("…", text)))
     return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 1]}…"
