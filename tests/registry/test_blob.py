@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,7 +20,7 @@ from towline._version import __version__
 from towline.errors import Cancelled, SourceBusy, SourceError, SourceGone, SourceLied
 from towline.model.manifest import Descriptor
 from towline.model.name import ModelName
-from towline.registry.blob import RangeStream, RegistryBlob
+from towline.registry.blob import SUSPICIOUS, RangeStream, RegistryBlob
 from towline.registry.client import Registry
 from towline.registry.endpoints import endpoints
 from towline.settings import Mirror, Settings
@@ -88,6 +89,22 @@ def cancelled_at(stall: faults.Stall, stream: RangeStream) -> Iterator[None]:
     canceller.join()
 
 
+@contextlib.contextmanager
+def hanging(source: RegistryBlob, stall: faults.Stall) -> Iterator[None]:
+    """A request of the source waits for an answer for longer than is usual."""
+    stream = source.open(0, 100)
+    received = bytearray()
+    asking = threading.Thread(target=drain, args=(stream, received))
+    asking.start()
+    assert stall.reached.wait(20)
+    time.sleep(SUSPICIOUS + 0.2)
+    yield
+    stall.release()
+    asking.join()
+    stream.call.close()
+    assert received == BLOB.data[:100]
+
+
 def refused(source: RegistryBlob, kind: type[SourceError], start: int = 0, stop: int = BLOB.size) -> str:
     with pytest.raises(kind) as caught:
         read(source, start, stop)
@@ -131,6 +148,42 @@ class TestRanges:
     def test_a_mirror_is_told_for_whom_it_answers(self, source: Source, registry: FaultRegistry) -> None:
         read(source(mirrors=(Mirror(registry.host, f"http://localhost:{registry.port}"),)))
         assert [exchange.query for exchange in registry.exchanges()] == [{"ns": registry.host}]
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "BYTES 10-1009/1048576",
+            "Bytes 10-1009/1048576",
+            "bytes=10-1009/1048576",
+            "bytes  10 - 1009 / 1048576",
+            "bytes 10-1009/*",
+            "bytes 10-1009/",
+            "bytes 10-1009",
+        ],
+    )
+    @pytest.mark.parametrize("name", ["Content-Range", "CONTENT-RANGE", "content-range"])
+    def test_a_range_is_understood_however_it_is_spelled(
+        self, source: Source, registry: FaultRegistry, name: str, value: str
+    ) -> None:
+        registry.fail(blob(), faults.Header("Content-Range", None))
+        registry.fail(blob(), faults.Header(name, value))
+        assert read(source(), 10, 1010) == BLOB.data[10:1010]
+
+    def test_a_source_that_refuses_every_range_is_asked_for_the_whole(
+        self, source: Source, registry: FaultRegistry
+    ) -> None:
+        registry.fail(lambda exchange: exchange.range is not None, faults.Status(416), times=None)
+        blob_source = source()
+        assert "ignores ranges" in refused(blob_source, SourceBusy, 10, 1010)
+        assert not blob_source.ranged
+        assert read(blob_source) == BLOB.data
+        assert registry.exchanges()[-1].range is None
+
+    def test_one_that_refuses_the_first_range_is_asked_for_the_whole_at_once(
+        self, source: Source, registry: FaultRegistry
+    ) -> None:
+        registry.fail(lambda exchange: exchange.range is not None, faults.Status(416), times=None)
+        assert read(source(), 0, 1000) == BLOB.data[:1000]
 
     def test_a_whole_answer_to_the_first_range_is_used(self, source: Source, registry: FaultRegistry) -> None:
         registry.fail(blob(), faults.IgnoreRange())
@@ -309,14 +362,91 @@ class TestBlobHost:
         assert read(blob_source, 100, 200) == BLOB.data[100:200]
         assert len(registry.exchanges()) == 2
 
-    @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-    def test_a_refusal_of_a_known_address_first_means_that_it_has_expired(
-        self, source: Source, blob_host: FaultRegistry, status: int
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            *(faults.Status(status) for status in (400, 401, 403, 404, 408, 410, 418, 429, 500, 503)),
+            faults.Status(503, retry_after=3600),
+            faults.Reset(),
+            faults.Close(),
+            faults.Before(b"nonsense\r\n\r\n"),
+            faults.Stall(),
+            faults.WrongRange(shift=5),
+            faults.WrongRange(grow=5),
+            faults.Longer(),
+            faults.Compressed(),
+            faults.web_page(),
+            faults.Replace(b"", status=204),
+        ],
+        ids=str,
+    )
+    def test_a_known_address_that_fails_in_whatever_way_is_asked_for_again_in_the_same_try(
+        self, source: Source, registry: FaultRegistry, blob_host: FaultRegistry, fault: faults.Fault
+    ) -> None:
+        blob_source = source(stall_timeout=20.0)
+        read(blob_source, 0, 100)
+        with FaultRegistry() as healthy:
+            registry.redirect_blobs_to(healthy)
+            blob_host.fail(SIGNED, fault, times=None)
+            with contextlib.ExitStack() as waiting:
+                if isinstance(fault, faults.Stall):  # it is not left, but others do not follow it there
+                    waiting.enter_context(hanging(blob_source, fault))
+                assert read(blob_source, 100, 200) == BLOB.data[100:200]
+            assert healthy.bytes_sent(BLOB) == 100
+
+    def test_a_known_address_that_refuses_connections_is_asked_for_again_in_the_same_try(
+        self, source: Source, registry: FaultRegistry, blob_host: FaultRegistry
     ) -> None:
         blob_source = source()
         read(blob_source, 0, 100)
-        blob_host.fail(SIGNED, faults.Status(status))
-        assert read(blob_source, 100, 200) == BLOB.data[100:200]
+        blob_host.stop()
+        with FaultRegistry() as healthy:
+            registry.redirect_blobs_to(healthy)
+            assert read(blob_source, 100, 200) == BLOB.data[100:200]
+            registry.reset()
+            assert read(blob_source, 200, 300) == BLOB.data[200:300]
+        assert not registry.exchanges()
+
+    @pytest.mark.parametrize(
+        "fault", [faults.Close(after=100), faults.Reset(after=100), faults.Stall(after=100)], ids=str
+    )
+    def test_one_that_fails_in_the_middle_of_a_body_is_asked_for_again_the_next_time(
+        self, source: Source, registry: FaultRegistry, blob_host: FaultRegistry, fault: faults.Fault
+    ) -> None:
+        blob_source = source(stall_timeout=1.0)
+        read(blob_source, 0, 100)
+        blob_host.fail(SIGNED, fault, times=None)
+        refused(blob_source, SourceBusy, 100, 1000)
+        with FaultRegistry() as healthy:
+            registry.redirect_blobs_to(healthy)
+            assert read(blob_source, 100, 1000) == BLOB.data[100:1000]
+
+    @pytest.mark.parametrize("encoding", [faults.Chunked(), faults.Undelimited()], ids=str)
+    def test_one_that_ends_in_good_order_and_too_early_is_asked_for_again_the_next_time(
+        self, source: Source, registry: FaultRegistry, blob_host: FaultRegistry, encoding: faults.Fault
+    ) -> None:
+        blob_source = source()
+        read(blob_source, 0, 100)
+        blob_host.fail(SIGNED, faults.Shorter(10), times=None)
+        blob_host.fail(SIGNED, encoding, times=None)
+        refused(blob_source, SourceLied, 100, 1000)
+        with FaultRegistry() as healthy:
+            registry.redirect_blobs_to(healthy)
+            assert read(blob_source, 100, 1000) == BLOB.data[100:1000]
+
+    def test_a_host_that_has_sent_something_and_refuses_connections_is_restarting(
+        self, source: Source, registry: FaultRegistry, blob_host: FaultRegistry
+    ) -> None:
+        blob_source = source()
+        blob_host.stop()
+        with pytest.raises(SourceBusy) as never_answered:
+            read(blob_source, 0, 100)
+        blob_host.start()
+        read(blob_source, 0, 100)
+        blob_host.stop()
+        with pytest.raises(SourceBusy) as restarting:
+            read(blob_source, 100, 200)
+        assert (never_answered.value.refused, restarting.value.refused) == (True, False)
 
     @pytest.mark.parametrize("status", [403, 404])
     def test_a_refusal_of_a_fresh_address_is_asked_again_once(
