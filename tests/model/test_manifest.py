@@ -20,6 +20,7 @@ from towline.model.manifest import (
     MODEL_LAYER,
     OCI_INDEX,
     OCI_MANIFEST,
+    TEMPLATE_LAYER,
     Manifest,
     sole_entry,
 )
@@ -82,6 +83,58 @@ class TestReading:
         assert str(found.digest) == B
         assert read.layer("none") is None
 
+    @pytest.mark.parametrize("extra", [{}, {"manifests": None}])
+    def test_a_model_that_runs_elsewhere_has_no_layers_and_one_blob(self, extra: dict[str, Any]) -> None:
+        read = Manifest.parse(json.dumps({"schemaVersion": 2, "config": layer(C, 7), "layers": None, **extra}).encode())
+        assert read.layers == ()
+        assert [str(blob.digest) for blob in read.blobs] == [C]
+        assert read.size == 7
+
+    def test_a_layer_says_what_it_was_made_from(self) -> None:
+        read = Manifest.parse(manifest({**layer(A), "from": "plain:latest"}, layer(B)))
+        assert [each.origin for each in read.layers] == ["plain:latest", ""]
+
+
+class TestStored:
+    @pytest.mark.parametrize("raw", [b"{}", b"null", b'{"layers":null}', index(entry())])
+    def test_a_file_that_names_nothing_is_a_manifest_without_anything(self, raw: bytes) -> None:
+        read = Manifest.stored(raw)
+        assert (read.config, read.layers, read.blobs, read.size) == (None, (), (), 0)
+        assert read.digest == Digest.of(raw)
+
+    def test_what_a_registry_sent_is_read_the_same(self) -> None:
+        raw = manifest(layer(A, 1), layer(B, 2, "x"), {**layer(A, 1), "from": "y"})
+        assert Manifest.stored(raw) == Manifest.parse(raw)
+
+    def test_a_config_may_be_missing(self) -> None:
+        read = Manifest.stored(manifest(layer(A, 3), config=None))
+        assert read.config is None
+        assert (read.size, len(read.blobs)) == (3, 1)
+
+    def test_a_digest_that_is_none_costs_its_layer_alone(self) -> None:
+        read = Manifest.stored(manifest(layer(A, 3), layer("sha256:zz", 4, "x"), layer(None, 5), None))
+        assert [str(each.digest) for each in read.layers] == [A]
+        assert read.size == 3 + 4 + 5 + 1
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b"",
+            b"[]",
+            b'{"schemaVersion":2,',
+            b"[" * 100_000,
+            b'{"layers":{}}',
+            b'{"layers":[{"size":"1"}]}',
+            manifest(layer("sha256:zz")),
+            manifest(layer("sha256:../../x", media_type=TEMPLATE_LAYER)),
+            manifest(layer(A), config=layer("sha256:zz")),
+        ],
+        ids=lambda raw: repr(raw)[:50],
+    )
+    def test_what_the_list_of_an_ollama_hides_is_refused(self, raw: bytes) -> None:
+        with pytest.raises(InvalidManifest):
+            Manifest.stored(raw)
+
 
 class TestRefusing:
     @pytest.mark.parametrize(
@@ -132,7 +185,7 @@ class TestRefusing:
     @example(b'{"schemaVersion":' + b"9" * 5000 + b"}")
     @example(b'{"schemaVersion":1e999}')
     def test_any_bytes_are_a_manifest_or_raise_invalid_manifest_and_nothing_else(self, raw: bytes) -> None:
-        for read in (Manifest.parse, sole_entry):
+        for read in (Manifest.parse, Manifest.stored, sole_entry):
             try:
                 read(raw)
             except InvalidManifest as error:
@@ -151,7 +204,7 @@ class TestRefusing:
     )
     def test_any_json_is_a_manifest_or_raises_invalid_manifest_and_nothing_else(self, fields: dict[str, Any]) -> None:
         raw = json.dumps(fields).encode()
-        for read in (Manifest.parse, sole_entry):
+        for read in (Manifest.parse, Manifest.stored, sole_entry):
             try:
                 read(raw)
             except InvalidManifest as error:

@@ -72,6 +72,13 @@ class TestFetching:
         pulling.pull(registry.add(other, "library/other"), other)
         assert registry.bytes_sent(model.weights) == model.weights.size
 
+    def test_a_model_that_runs_elsewhere_is_its_config_alone(self, registry: FaultRegistry, pulling: Pulling) -> None:
+        model = Model.of([], remote_model="big:1t", remote_host="https://models.example").with_manifest(layers=None)
+        name = registry.add(model, "library/big")
+        assert pulling.pull(name, model).fetched == {model.config.digest}
+        registry.reset()
+        assert not pulling.pull(name, model).fetched
+
     def test_a_layer_that_is_named_twice_is_fetched_once(self, registry: FaultRegistry, pulling: Pulling) -> None:
         twice = Model.of([weights(MIB), weights(MIB), *tiny().layers])
         pulling.pull(registry.add(twice, "library/model"), twice)

@@ -39,5 +39,6 @@ def smollm(tmp_path_factory: pytest.TempPathFactory) -> Model:
     store = tmp_path_factory.mktemp("smollm2")
     manifest = seed.lay(store, smollm2.recipe(wheel))
     layers = tuple(Blob.from_file(layer.media_type, seed.blob_path(store, layer.digest)) for layer in manifest.layers)
+    assert manifest.config
     config = Blob.from_file(manifest.config.media_type, seed.blob_path(store, manifest.config.digest))
     return Model(layers, config, manifest.raw)

@@ -55,6 +55,45 @@ _BOOL, _STRING, _ARRAY = 7, 8, 9
 _U32, _U64 = _SCALARS[4], _SCALARS[10]
 _WINDOW: Final = 1 << 16
 
+FILE_TYPES: Final[Mapping[int, str]] = {
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    7: "Q8_0",
+    8: "Q5_0",
+    9: "Q5_1",
+    10: "Q2_K",
+    11: "Q3_K_S",
+    12: "Q3_K_M",
+    13: "Q3_K_L",
+    14: "Q4_K_S",
+    15: "Q4_K_M",
+    16: "Q5_K_S",
+    17: "Q5_K_M",
+    18: "Q6_K",
+    19: "IQ2_XXS",
+    20: "IQ2_XS",
+    21: "Q2_K_S",
+    22: "IQ3_XS",
+    23: "IQ3_XXS",
+    24: "IQ1_S",
+    25: "IQ4_NL",
+    26: "IQ3_S",
+    27: "IQ3_M",
+    28: "IQ2_S",
+    29: "IQ2_M",
+    30: "IQ4_XS",
+    31: "IQ1_M",
+    32: "BF16",
+    36: "TQ1_0",
+    37: "TQ2_0",
+    38: "MXFP4_MOE",
+    39: "NVFP4",
+    40: "Q1_0",
+}
+"""`general.file_type` by llama.cpp's `llama_ftype`, under the names that Ollama shows (its `fs/gguf`)."""
+
 # What Python needs for an element of a list, about.
 _ELEMENT: Final = 64
 
@@ -87,9 +126,15 @@ class Gguf:
         value = self.metadata.get("general.architecture")
         return value if isinstance(value, str) else ""
 
+    @property
+    def file_type(self) -> str:
+        """How the weights are quantized for the most part, by `general.file_type`; `""` where that says nothing."""
+        value = self.metadata.get("general.file_type")
+        return FILE_TYPES.get(value, "") if isinstance(value, int) else ""
+
     def own(self, key: str) -> Value | None:
-        """The value of `<architecture>.<key>`."""
-        return self.metadata.get(f"{self.architecture}.{key}")
+        """The value of `<architecture>.<key>`; None without an architecture."""
+        return self.metadata.get(f"{self.architecture}.{key}") if self.architecture else None
 
 
 def read(file: BinaryIO, *, longest_array: int = 1024) -> Gguf:

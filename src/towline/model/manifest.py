@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 
@@ -22,9 +23,13 @@ MAX_MANIFEST_BYTES = 4 << 20
 MAX_BLOB_BYTES = 1 << 46
 """64 TiB: more than any file system here would hold, little enough for every offset to fit its field."""
 
+Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+"""What a Go program, and so an Ollama, reads as an `int`; more is no number to it."""
+
 MODEL_LAYER = "application/vnd.ollama.image.model"
 PROJECTOR_LAYER = "application/vnd.ollama.image.projector"
 TEMPLATE_LAYER = "application/vnd.ollama.image.template"
+PROMPT_LAYER = "application/vnd.ollama.image.prompt"  # what a template was called at first
 LICENSE_LAYER = "application/vnd.ollama.image.license"
 PARAMS_LAYER = "application/vnd.ollama.image.params"
 TENSOR_LAYER = "application/vnd.ollama.image.tensor"
@@ -33,24 +38,29 @@ CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A blob as a manifest names it; `size` is in bytes, from 0 to `MAX_BLOB_BYTES`."""
+    """A blob as a manifest names it; `size` is in bytes, from 0 to `MAX_BLOB_BYTES`.
+
+    `origin` is what the layer was made from, a model's name or a file's, where the manifest says so (`from`).
+    """
 
     media_type: str
     digest: Digest
     size: int
+    origin: str = ""
 
 
 class _WireDescriptor(msgspec.Struct):
     digest: str
     size: int
     media_type: str = msgspec.field(name="mediaType", default="")
+    origin: str | None = msgspec.field(name="from", default=None)
 
 
 class _Wire(msgspec.Struct):
     schema_version: int = msgspec.field(name="schemaVersion", default=2)
     media_type: str = msgspec.field(name="mediaType", default="")
     config: _WireDescriptor | None = None
-    layers: list[_WireDescriptor] | None = None
+    layers: list[_WireDescriptor] | msgspec.UnsetType | None = msgspec.UNSET
     manifests: list[_WireIndexEntry] | None = None
 
 
@@ -66,21 +76,42 @@ class _WireIndexEntry(msgspec.Struct):
     platform: _WirePlatform | None = None
 
 
+class _FileDescriptor(msgspec.Struct):
+    digest: str | None = None
+    size: Int64 | None = None
+    media_type: str | None = msgspec.field(name="mediaType", default=None)
+    origin: str | None = msgspec.field(name="from", default=None)
+
+
+class _File(msgspec.Struct):
+    schema_version: int | None = msgspec.field(name="schemaVersion", default=None)
+    media_type: str | None = msgspec.field(name="mediaType", default=None)
+    config: _FileDescriptor | None = None
+    layers: list[_FileDescriptor | None] | None = None
+
+
 _decoder = msgspec.json.Decoder(_Wire)
+_file_decoder = msgspec.json.Decoder(_File | None)
+
+# The layers without which the list of an Ollama has nothing to say of a model.
+_TELLING = (MODEL_LAYER, TEMPLATE_LAYER, PROMPT_LAYER)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """A model's manifest: the bytes as the registry sent them, and what they say.
 
-    `layers` keeps the manifest's order; `blobs` has each distinct blob once, the layers in their order, then the
-    config. `digest` is the SHA-256 of `raw`.
+    `layers` keeps the manifest's order, and is empty for a model that runs elsewhere; `blobs` has each distinct blob
+    once, the layers in their order, then the config, which only a file that no registry sent may lack. `size` is the
+    bytes of all layers and the config, as a list of models shows it: a blob that is named twice counts twice. `digest`
+    is the SHA-256 of `raw`.
     """
 
     raw: bytes = field(repr=False)
-    config: Descriptor
+    config: Descriptor | None
     layers: tuple[Descriptor, ...]
     blobs: tuple[Descriptor, ...] = field(repr=False)
+    size: int
     digest: Digest
 
     @classmethod
@@ -91,24 +122,37 @@ class Manifest:
         kind raise nothing else.
         """
         wire = _decode(raw)
-        if wire.manifests is not None and wire.layers is None:
+        if wire.manifests is not None and not isinstance(wire.layers, list):
             raise InvalidManifest(
                 "the registry sent an index of several platforms, not one model; name the digest of one of its "
                 "manifests: model@sha256:…"
             )
-        if wire.config is None or wire.layers is None:
+        if wire.config is None or wire.layers is msgspec.UNSET:
             missing = "config" if wire.config is None else "list of layers"
             raise InvalidManifest(f"the registry sent a manifest without a {missing}; it is not a model")
-        layers = tuple(_descriptor(layer) for layer in wire.layers)
+        layers = tuple(_descriptor(layer) for layer in wire.layers or ())
         config = _descriptor(wire.config)
         _one_size_each((*layers, config))
-        blobs = {blob.digest: blob for blob in (*layers, config)}
-        return cls(raw=raw, config=config, layers=layers, blobs=tuple(blobs.values()), digest=Digest.of(raw))
+        return cls._of(raw, layers, config, sum(blob.size for blob in (*layers, config)))
 
-    @property
-    def size(self) -> int:
-        """Bytes of all blobs, as a list of models shows it."""
-        return sum(layer.size for layer in self.layers) + self.config.size
+    @classmethod
+    def stored(cls, raw: bytes) -> Self:
+        """Reads a file of a store as the list of an Ollama reads it, which asks for less than a pull does.
+
+        It may lack a config or layers, even be `{}`, and a layer whose digest is none is passed over, but for its size,
+        unless the list would have to open it. Raises InvalidManifest, and nothing else, for what such a list hides.
+        """
+        file = _decode_file(raw)
+        named = [layer for layer in file.layers or () if layer is not None]
+        layers = tuple(filter(None, (_stored_layer(layer) for layer in named)))
+        config = _stored_layer(file.config, told=True) if file.config else None
+        size = sum(layer.size or 0 for layer in (*named, file.config) if layer)
+        return cls._of(raw, layers, config, size)
+
+    @classmethod
+    def _of(cls, raw: bytes, layers: tuple[Descriptor, ...], config: Descriptor | None, size: int) -> Self:
+        blobs = {blob.digest: blob for blob in (*layers, config) if blob}
+        return cls(raw, config, layers, tuple(blobs.values()), size, Digest.of(raw))
 
     def layer(self, media_type: str) -> Descriptor | None:
         """The first layer of this kind, if there is one."""
@@ -122,7 +166,7 @@ def sole_entry(raw: bytes) -> Digest | None:
     InvalidManifest where none or several fit.
     """
     wire = _decode(raw)
-    if wire.manifests is None or wire.layers is not None:
+    if wire.manifests is None or isinstance(wire.layers, list):
         return None
     fits = [
         entry
@@ -136,6 +180,26 @@ def sole_entry(raw: bytes) -> Digest | None:
             "its manifests: model@sha256:…"
         )
     return _digest(fits[0].digest)
+
+
+def _decode_file(raw: bytes) -> _File:
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise InvalidManifest(f"the file is larger than {MAX_MANIFEST_BYTES >> 20} MiB; it is no manifest")
+    try:
+        return _file_decoder.decode(raw) or _File()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        raise InvalidManifest("the file is no manifest; pull the model again") from None
+
+
+def _stored_layer(file: _FileDescriptor, *, told: bool = False) -> Descriptor | None:
+    if not file.digest:
+        return None
+    try:
+        return _descriptor(_WireDescriptor(file.digest, file.size or 0, file.media_type or "", file.origin))
+    except InvalidManifest:
+        if told or file.media_type in _TELLING:
+            raise
+        return None
 
 
 def _decode(raw: bytes) -> _Wire:
@@ -157,7 +221,8 @@ def _descriptor(wire: _WireDescriptor) -> Descriptor:
         raise InvalidManifest(
             "the registry sent a manifest with an impossible layer size; the model must be pushed again"
         )
-    return Descriptor(wire.media_type, _digest(wire.digest), wire.size)
+    # Thousands of layers share a handful of types: one string each.
+    return Descriptor(sys.intern(wire.media_type), _digest(wire.digest), wire.size, wire.origin or "")
 
 
 def _digest(text: str) -> Digest:

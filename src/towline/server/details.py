@@ -101,6 +101,8 @@ class Describer:
         return Details(details, capabilities(head, template, config.model_family or "", projects)), final
 
     def _config(self, model: StoredModel) -> _Config:
+        if model.manifest.config is None:
+            return _Config()
         try:
             return msgspec.json.decode(self._bytes(model.manifest.config), type=_Config)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):

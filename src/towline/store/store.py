@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
+import builtins
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
-from towline.errors import InvalidManifest, InvalidName, StoreError, store_error
+from towline.errors import InvalidName, StoreError, store_error
 from towline.files.confined import make_folder
-from towline.files.regular import has_file, is_file, read_regular
+from towline.files.regular import has_file, is_file
 from towline.model.digest import Digest
-from towline.model.manifest import MAX_MANIFEST_BYTES, MODEL_LAYER, Manifest
+from towline.model.manifest import MODEL_LAYER, Manifest
 from towline.model.name import ModelName
 from towline.store.abilities import probe, takes_colons
 from towline.store.adoption import Leftovers
 from towline.store.durable import make_folders
+from towline.store.index import Index, StoredModel
 from towline.store.layout import Layout
 from towline.store.publication import Publication
 from towline.store.rekey import rekey
@@ -25,14 +24,7 @@ from towline.store.sweep import sweep
 from towline.store.unused import Unused
 from towline.store.verified import Verified
 
-
-@dataclass(frozen=True, slots=True)
-class StoredModel:
-    """A model of the store. `name` is spelled as the store holds it; `modified` is aware, in UTC."""
-
-    name: ModelName
-    manifest: Manifest
-    modified: datetime
+__all__ = ["Store", "StoredModel"]
 
 
 class Store:
@@ -45,6 +37,7 @@ class Store:
         self._verified = Verified(self._layout)
         self._unused = Unused(self._layout, keep=noprune)
         self._leftovers = Leftovers(self._layout)
+        self._index = Index(self._layout)
         self._preparing = threading.Lock()
         self._prepared = False
 
@@ -87,16 +80,18 @@ class Store:
 
     def list(self) -> list[StoredModel]:
         """Every model, newest first; what is no readable manifest is left out."""
-        models = (_load(path, name) for path, name in self._paths())
-        return sorted(filter(None, models), key=lambda model: model.modified, reverse=True)
+        return sorted(self._index.all(), key=lambda model: -model.modified_ns)
 
     def find(self, name: ModelName) -> StoredModel | None:
         """The model of this name, without regard to case; a pinned digest must be its manifest's."""
-        path = self._layout.manifest(name)
-        model = _load(path, self.spelled(name))
+        model = self._index.at(self._layout.manifest(name))
         if model is None or name.digest not in (None, model.manifest.digest):
             return None
         return model
+
+    def tags(self, name: ModelName) -> builtins.list[StoredModel]:
+        """The models that differ from this name in their tag alone, by tag."""
+        return self._index.tags(self._layout.manifest(name).parent)
 
     def spelled(self, name: ModelName) -> ModelName:
         """The name as the store has it: each part that is there keeps its spelling. The pin stays."""
@@ -141,23 +136,3 @@ class Store:
             unused=self._unused,
             leftovers=self._leftovers,
         )
-
-    def _paths(self) -> Iterator[tuple[Path, ModelName]]:
-        for path in self._layout.manifests.glob("*/*/*/*"):
-            try:
-                yield path, self._layout.name_at(path)
-            except InvalidName:
-                continue
-
-
-def _load(path: Path, name: ModelName) -> StoredModel | None:
-    try:
-        raw, modified = read_regular(path, MAX_MANIFEST_BYTES), path.stat().st_mtime
-        manifest = Manifest.parse(raw)
-    except InvalidManifest:
-        return None
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # of this process, and it passes: the model is there
-        return None
-    return StoredModel(replace(name, digest=None), manifest, datetime.fromtimestamp(modified, UTC))
