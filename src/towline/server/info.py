@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from datetime import UTC, datetime
@@ -37,8 +38,8 @@ def routes(settings: Settings) -> list[web.RouteDef]:
         return json_response(
             {
                 "version": __version__,
-                "store": os.path.realpath(settings.models),
-                "store_id": store_id(settings.models),
+                "store": await asyncio.to_thread(os.path.realpath, settings.models),
+                "store_id": await asyncio.to_thread(store_id, settings.models),
                 "pid": os.getpid(),
                 "uptime": round(time.monotonic() - started, 3),
                 "started_at": started_at,
