@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
+import os
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.server.support import FakePuller, Served, keep, serving
 from tests.support.models import Blob, Model, generate, tiny
+from tests.support.opened import opened
+from tests.support.stores import crowded
 from towline.model.digest import Digest
 from towline.model.manifest import DOCKER_MANIFEST, LICENSE_LAYER, OCI_MANIFEST
 from towline.settings import Listen, Settings
-from towline.store.store import StoredModel
 
 MODEL = tiny()
 REPOSITORY = "/v2/library/tiny"
@@ -87,6 +89,53 @@ def test_a_blobs_head_tells_its_length(served: Served, root: Path) -> None:
     blob = MODEL.weights
     answer = served.ask("HEAD", f"{REPOSITORY}/blobs/{blob.digest}", headers={"Range": "bytes=0-1"})
     assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", str(blob.size))
+
+
+def test_a_blob_that_is_nowhere_costs_no_look_at_any_model(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    crowded(root, 5000)
+    with serving(FakePuller(root)) as served, opened(root) as files:
+        for number in range(30):
+            answer = served.get(f"/v2/library/m{number}/blobs/{Digest.of(bytes([number]))}")
+            assert (answer.status, answer.code) == (404, "BLOB_UNKNOWN")
+    assert not files
+
+
+def test_a_blob_is_looked_for_in_the_models_of_its_repository_alone(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    crowded(root, 20)
+    keep(root, "tiny", MODEL, modified=1)
+    with serving(FakePuller(root)) as served:
+        with opened(root / "manifests") as files:
+            assert served.get(f"{REPOSITORY}/blobs/{MODEL.weights.digest}", Range="bytes=0-9").status == 206
+        assert {Path(path).name for path in files} == {"tiny", "latest"}
+        with opened(root / "manifests") as files:
+            assert served.get(f"{REPOSITORY}/blobs/{MODEL.weights.digest}", Range="bytes=10-").status == 206
+            assert served.get(f"/v2/library/m1/blobs/{MODEL.weights.digest}").status == 404
+        assert {Path(path).name for path in files} == {"tiny", "m1", "latest"}
+        assert sum(path.endswith("latest") for path in files) == 1  # of m1
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_a_blobs_place_is_no_blob(served: Served, root: Path, make: Callable[[Path], None]) -> None:
+    path = root / "blobs" / MODEL.weights.digest.file_name
+    path.unlink()
+    make(path)
+    assert served.get(f"{REPOSITORY}/blobs/{MODEL.weights.digest}").code == "BLOB_UNKNOWN"
+
+
+def test_a_manifest_that_no_registry_sent_is_not_served(served: Served, root: Path) -> None:
+    keep(root, "bare", MODEL.with_manifest(config=None))
+    assert "bare:latest" in [model["name"] for model in served.get("/api/tags").json["models"]]
+    assert served.get("/v2/library/bare/manifests/latest").code == "NAME_UNKNOWN"
+    assert served.get("/v2/_catalog").json == {"repositories": ["library/tiny"]}
+
+
+def test_a_model_that_runs_elsewhere_is_served_like_any_other(served: Served) -> None:
+    model = Model.of([], remote_model="big:1t", remote_host="https://models.example").with_manifest(layers=None)
+    keep(served.puller.store.root, "big:cloud", model)
+    assert served.get("/v2/library/big/manifests/cloud").body == model.manifest
+    assert served.get(f"/v2/library/big/blobs/{model.config.digest}").body == model.config.data
 
 
 @pytest.mark.parametrize(
@@ -175,25 +224,9 @@ def test_a_blob_that_is_missing_is_unknown(served: Served, root: Path) -> None:
 
 def test_a_model_that_has_just_come_is_served_at_once(served: Served, root: Path) -> None:
     assert served.get(f"{REPOSITORY}/blobs/{MODEL.weights.digest}").status == 200
+    assert served.get(f"{REPOSITORY}/blobs/{tiny(3).weights.digest}").status == 404
     keep(root, "tiny:new", tiny(3))
     assert served.get(f"{REPOSITORY}/blobs/{tiny(3).weights.digest}").status == 200
-
-
-def test_the_manifests_are_not_read_for_every_range(
-    served: Served, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks: list[float] = []
-    look = served.puller.store.list
-
-    def counted() -> list[StoredModel]:
-        looks.append(time.monotonic())
-        return look()
-
-    monkeypatch.setattr(served.puller.store, "list", counted)
-    started = time.monotonic()
-    for start in range(20):
-        served.get(f"{REPOSITORY}/blobs/{MODEL.weights.digest}", Range=f"bytes={start}-{start}")
-    assert len(looks) <= 1 + (time.monotonic() - started)
 
 
 @pytest.mark.parametrize(
