@@ -35,12 +35,8 @@ _SAMPLE_EACH = 0.006
 many there are.
 """
 
-_TURN = 16384
-_MOST = 1024
-_LEAST = 64
-"""Events that all watchers of a pull are told together when each polls once, and one of them at most and at least: some
-milliseconds, after which others have their turn.
-"""
+_MOST = 512
+"""Events that one poll returns at the most: a millisecond or two, after which others have their turn."""
 
 
 class Course:
@@ -200,7 +196,7 @@ class Watcher:
         `now` is of `time.monotonic`.
         """
         now = time.monotonic() if now is None else now
-        events = self._news(max(_LEAST, min(_MOST, _TURN // max(self._course.watchers, 1))))
+        events = self._news()
         if not (self._behind or self._course.finished):
             waiting = self._course.waiting
             if waiting != self._waiting_told or (not events and now - self._last >= HEARTBEAT):
@@ -248,7 +244,7 @@ class Watcher:
         if self._callback is not None:
             self._callback()
 
-    def _news(self, most: int) -> list[Event]:
+    def _news(self) -> list[Event]:
         news: list[Event] = []
         # The steps first: whatever is reached after this line is told at the next poll, so the order holds.
         steps = self._course.steps[self._steps_told :]
@@ -258,12 +254,12 @@ class Watcher:
         if self._view is None and self._course.tracks is not None:
             self._view = view(self._course.tracks, interleave=self.interleave)
         if self._view is not None:
-            news += self._view.news(most)
+            news += self._view.news(_MOST)
         told = self._view is not None and self._view.told
         if told:
             self._steps_told += len(steps)
             news += map(Status, steps)
-        self._behind = len(news) >= most or (bool(steps) and not told)
+        self._behind = len(news) >= _MOST or (bool(steps) and not told)
         return news
 
     def _heartbeat(self, waiting: str) -> Event:
