@@ -93,7 +93,7 @@ def test_a_blobs_head_tells_its_length(served: Served, root: Path) -> None:
 
 def test_a_blob_that_is_nowhere_costs_no_look_at_any_model(tmp_path: Path) -> None:
     root = tmp_path / "models"
-    crowded(root, 5000)
+    crowded(root, 100)
     with serving(FakePuller(root)) as served, opened(root) as files:
         for number in range(30):
             answer = served.get(f"/v2/library/m{number}/blobs/{Digest.of(bytes([number]))}")

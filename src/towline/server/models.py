@@ -29,17 +29,33 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def routes(store: Store) -> list[web.RouteDef]:
     """The routes of this module."""
-    describer = Describer(store)
-
-    def listed() -> msgspec.Raw:
-        models = [entry(model, told) for model, told in describer.describe(store.list())]
-        return msgspec.Raw(msgspec.json.encode({"models": models}))
+    listing = _Listing(store)
 
     async def tags(_: web.Request) -> web.Response:
         # The disk may be slow and the answer long; the loop must wait for neither.
-        return json_response(await asyncio.to_thread(listed))
+        return json_response(msgspec.Raw(await asyncio.to_thread(listing.encoded)))
 
     return [web.get("/api/tags", tags)]
+
+
+class _Listing:
+    """The list as it is sent: an entry is put together once, and again when its model or what is told of it changed."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._describer = Describer(store)
+        self._parts: dict[int, tuple[StoredModel, Description, bytes]] = {}
+
+    def encoded(self) -> bytes:
+        """Reads the disk; may be called from several threads."""
+        parts = {}
+        for model, told in self._describer.describe(self._store.list()):
+            part = self._parts.get(id(model))
+            if part is None or part[0] is not model or part[1] is not told:
+                part = (model, told, msgspec.json.encode(entry(model, told)))
+            parts[id(model)] = part
+        self._parts = parts
+        return b'{"models":[%s]}' % b",".join(entry for _, _, entry in parts.values())
 
 
 def entry(model: StoredModel, told: Description) -> Entry:
