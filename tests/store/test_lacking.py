@@ -20,8 +20,9 @@ from tests.support.models import generate, tiny
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
 from towline.errors import NoSpace, StoreError
+from towline.files import sync
 from towline.model.name import ModelName
-from towline.store import abilities, durable
+from towline.store import abilities
 from towline.store.store import Store
 
 MIB = 1 << 20
@@ -32,7 +33,7 @@ LARGE = generate(4 * MIB, seed=86)
 @pytest.fixture(autouse=True)
 def nothing_was_said_before() -> None:
     abilities._warn.cache_clear()
-    durable._warn.cache_clear()
+    sync._warn.cache_clear()
 
 
 @pytest.mark.parametrize(

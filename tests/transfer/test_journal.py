@@ -415,3 +415,16 @@ def test_fifty_gigabytes_that_came_slowly_are_few_bytes_and_soon_read(tmp_path: 
     memory, seconds = map(float, done.stdout.split())
     assert memory < 20 * 1024
     assert seconds < 1
+
+
+def test_a_journal_that_cannot_be_opened_for_a_moment_is_not_thrown_away(tmp_path: Path) -> None:
+    path = journal_of(tmp_path / "journal", [(0, BLOCK_BYTES)])
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    journal = Journal(str(path), SIZE, DIGEST)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            journal.recover()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert [block.start for block in journal.recover().blocks()] == [0]

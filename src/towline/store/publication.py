@@ -20,13 +20,14 @@ from typing import Self
 from towline.errors import NoSpace, StoreError, store_error
 from towline.files.confined import Confined, make_folder, remove_tree, unlink
 from towline.files.regular import Irregular, has_file, read_regular
+from towline.files.sync import sync_folder
 from towline.model.digest import Digest
 from towline.model.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest
 from towline.model.name import ModelName
 from towline.sizes import finer
 from towline.store.abilities import free_bytes
 from towline.store.adoption import Leftovers
-from towline.store.durable import link, make_folders, sync_folder, write_file
+from towline.store.durable import link, make_folders, write_file
 from towline.store.layout import Layout
 from towline.store.locks import FileLock, waiting_for
 from towline.store.recheck import Recheck

@@ -10,13 +10,14 @@ from typing import Self
 import msgspec
 
 from towline.errors import store_error
-from towline.files.confined import AnyPath, Confined, make_folder, open_file, remove_tree, rename, unlink
+from towline.files.confined import AnyPath, Confined, make_folder, open_file, remove_tree, rename, same_file, unlink
 from towline.files.ownership import set_mode
 from towline.files.regular import has_file, has_file_itself, open_unlinked
+from towline.files.sync import forget_cached, sync_file
 from towline.model.digest import Digest
 from towline.store import adoption
 from towline.store.checksums import keep_checksums
-from towline.store.durable import forget_cached, link, sync_file
+from towline.store.durable import link
 from towline.store.layout import Layout, staged_as, staging_key
 from towline.store.locks import FileLock
 
@@ -130,7 +131,7 @@ class StagedBlob:
             set_mode(file, self._folder.store)
             self._sync(file)
             # Where somebody removed the store, and its locks with it, another download may have begun here by now.
-            if not os.path.samestat(os.fstat(file), os.stat(self.data_path)):
+            if not same_file(file, self.data_path):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             rename(self.data_path, self.whole_path)
         except OSError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from towline.errors import TowlineError
-from towline.files.confined import open_file
+from towline.files.confined import open_file, same_file
 from towline.model.digest import Digest
 from towline.transfer import disk
 from towline.transfer.journal import BLOCK_BYTES, Journal, journaled_bytes
@@ -166,7 +166,7 @@ class GrowingFile:
         """Whether the place is still there, now and then."""
         if self._sign_due():
             self.sign()
-            if not os.path.samestat(os.fstat(self._file), os.stat(self._staging.data_path)):
+            if not same_file(self._file, self._staging.data_path):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def forget(self) -> None:

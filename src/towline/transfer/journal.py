@@ -23,7 +23,8 @@ from collections.abc import Iterator
 import xxhash
 
 from towline.files.confined import AnyPath, beside, create_file, open_file, rename, unlink
-from towline.files.regular import open_unlinked
+from towline.files.regular import Irregular, open_unlinked
+from towline.files.sync import sync_file
 from towline.model.checksums import BLOCK_BYTES as BLOCK_BYTES
 from towline.model.checksums import (
     KNOWN_AT,
@@ -90,9 +91,13 @@ class Journal:
     def recover(self) -> Recovered:
         """What was written before: nothing where there is no journal. Once, and first.
 
-        A journal of something else, or one that cannot be read, counts as none and is begun anew.
+        A journal of something else counts as none and is begun anew. One that cannot be read for a moment, as where too
+        many files are open, is not thrown away: raises OSError.
         """
-        raw = _read(self._path)
+        try:
+            raw = _read(self._path)
+        except (FileNotFoundError, Irregular):
+            raw = b""
         if _is_of(raw, self._size, self._digest):
             sums = decode_table(raw[TABLE_AT:], self._size)
             recovered = Recovered(self._size, sums, self._told(raw, sums))
@@ -138,7 +143,7 @@ class Journal:
             self._write(0, sealed)
             if self._file is not None:
                 os.ftruncate(self._file, len(sealed))
-                os.fsync(self._file)
+                sync_file(self._file)
 
     def reset(self) -> None:
         """Forgets every block."""
@@ -249,17 +254,20 @@ class Journal:
             file.write(encode_table(self._sums))
             file.write(b"".join(pieces))
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         rename(anew, self._path)
 
 
 def journaled_bytes(path: AnyPath, size: int, digest: Digest) -> int:
     """How many bytes a journal says are on disk, at a glance and without its lock: for showing, no more."""
-    raw = _read(path, TABLE_AT)
-    if _is_of(raw, size, digest):
-        return min(int.from_bytes(raw[KNOWN_AT:], "little"), size)
-    if records.are_in(raw, size, digest):
-        return min(records.recorded_bytes(_read(path)), size)
+    try:
+        raw = _read(path, TABLE_AT)
+        if _is_of(raw, size, digest):
+            return min(int.from_bytes(raw[KNOWN_AT:], "little"), size)
+        if records.are_in(raw, size, digest):
+            return min(records.recorded_bytes(_read(path)), size)
+    except OSError:
+        pass
     return 0
 
 
@@ -268,11 +276,8 @@ def _is_of(raw: bytes, size: int, digest: Digest) -> bool:
 
 
 def _read(path: AnyPath, limit: int = _MAX_BYTES) -> bytes:
-    try:
-        with open(open_unlinked(path), "rb") as file:
-            return file.read(limit)
-    except OSError:
-        return b""
+    with open(open_unlinked(path), "rb") as file:
+        return file.read(limit)
 
 
 def _blocks(start: int, stop: int) -> Iterator[tuple[int, int, int]]:
