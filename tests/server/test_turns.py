@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 
 from tests.server.support import keep
 from tests.support.events import check_pull
@@ -19,7 +20,7 @@ from tests.support.registry import FaultRegistry
 from towline.model.events import Event
 from towline.puller import Puller
 from towline.server.app import create_app
-from towline.server.serve import runner_of
+from towline.server.listener import HttpServer
 from towline.settings import Settings
 from towline.watching import Watcher
 
@@ -37,13 +38,14 @@ async def serving(store: Path) -> AsyncIterator[str]:
     """The application in this very loop; its address."""
     settings = Settings(models=store)
     puller = Puller(settings)
-    runner = runner_of(create_app(settings, puller))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await asyncio.gather(asyncio.to_thread(puller.close), runner.cleanup())
+    server = HttpServer(create_app(settings, puller))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        await server.start([listening])
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            await asyncio.gather(asyncio.to_thread(puller.close), server.close())
 
 
 class Turns:
