@@ -60,7 +60,10 @@ class Recorder:
             return descriptor
 
     def _open_buffered(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if isinstance(file, int) or self._full(file, None) is None or not set(mode) & set("wxa"):
+        if isinstance(file, int):
+            heard = file in self._files and bool(set(mode) & set("wxa+"))
+            return _Writer(file) if heard else self._real_open(file, mode, *args, **kwargs)
+        if self._full(file, None) is None or not set(mode) & set("wxa"):
             return self._real_open(file, mode, *args, **kwargs)
         flags = os.O_WRONLY | os.O_CREAT | {"w": os.O_TRUNC, "x": os.O_EXCL, "a": os.O_APPEND}[mode[0]]
         return _Writer(os.open(file, flags, 0o666))
@@ -96,18 +99,29 @@ class Recorder:
             if descriptor in self._files:
                 self._note(Sync(self._files[descriptor]))
 
-    def _rename(self, source: Any, target: Any) -> None:
+    def _rename(
+        self, source: Any, target: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
+    ) -> None:
         with self._lock:
-            self._real["rename"](source, target)
-            old, new = self._full(source, None), self._full(target, None)
+            self._real["rename"](source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+            old, new = self._full(source, src_dir_fd), self._full(target, dst_dir_fd)
             if old is not None and new is not None and not self._same(old, new):
                 self._paths[new] = self._paths.pop(old)
                 self._change((new, self._paths[new]), (old, None))
 
-    def _link(self, source: Any, target: Any, *, follow_symlinks: bool = True) -> None:
+    def _link(
+        self,
+        source: Any,
+        target: Any,
+        *,
+        src_dir_fd: int | None = None,
+        dst_dir_fd: int | None = None,
+        follow_symlinks: bool = True,
+    ) -> None:
         with self._lock:
-            self._real["link"](source, target, follow_symlinks=follow_symlinks)
-            old, new = self._full(source, None), self._full(target, None)
+            places = {"src_dir_fd": src_dir_fd, "dst_dir_fd": dst_dir_fd}
+            self._real["link"](source, target, **places, follow_symlinks=follow_symlinks)
+            old, new = self._full(source, src_dir_fd), self._full(target, dst_dir_fd)
             if old is not None and new is not None:
                 self._paths[new] = self._paths[old]
                 self._change((new, self._paths[new]))
@@ -158,9 +172,8 @@ class Recorder:
 
     def _full(self, path: Any, dir_fd: int | None) -> str | None:
         """The path if it is under the folder."""
-        full = (
-            os.path.abspath(os.fspath(path)) if dir_fd is None else f"{os.readlink(f'/proc/self/fd/{dir_fd}')}/{path}"
-        )
+        folder = "" if dir_fd is None else os.readlink(f"/proc/self/fd/{dir_fd}")
+        full = os.path.abspath(os.path.join(folder, os.fspath(path)))
         return full if full == self._root or full.startswith(f"{self._root}/") else None
 
 
