@@ -205,13 +205,15 @@ def test_what_is_no_file_in_a_blobs_place_blocks_nothing(served: Served, which: 
     assert listed(served)[0]["capabilities"] == ["completion", "tools"]
 
 
-def test_what_cannot_be_read_for_want_of_files_is_read_the_next_time(served: Served) -> None:
+def test_a_list_for_want_of_files_is_an_error_and_whole_the_next_time(served: Served) -> None:
     keep(served.puller.store.root, "tiny", model_of({"general.architecture": "llama", "llama.context_length": 7}))
     store = served.puller.store
+    with no_more_files(), pytest.raises(OSError, match="files"):
+        store.list()
     models = store.list()
     describer = Describer(store)
-    with no_more_files():
-        assert not list(describer.describe(models))
+    with no_more_files(), pytest.raises(OSError, match="files"):
+        list(describer.describe(models))
     ((_, told),) = describer.describe(models)
     assert told.details.context_length == 7
 

@@ -25,6 +25,7 @@ from towline.model.manifest import (
     Manifest,
 )
 from towline.model.template import BrokenTemplate, Template
+from towline.server import shortage
 from towline.server.parsers import PARSERS
 from towline.store.store import Store, StoredModel
 from towline.store.verified import Stamp, stamp
@@ -98,7 +99,8 @@ class Describer:
     def describe(self, models: Iterable[StoredModel]) -> Iterator[tuple[StoredModel, Description]]:
         """Of all models of the store, those that are listed, with what is told of them.
 
-        Reads the disk, of each model once. Raises nothing for whatever lies in the store.
+        Reads the disk, of each model once. Raises nothing for whatever lies in the store, and OSError where this
+        process is short of files or memory.
         """
         last = self._known
         now: dict[str, Stamp | None] = {}  # models share blobs
@@ -138,7 +140,7 @@ def _stamp(path: str, looked: dict[str, Stamp | None]) -> Stamp | None:
 
 
 class _Reading:
-    """One reading of a model's blobs. `final` is False once one could not be read for now, as with no file to spare."""
+    """One reading of a model's blobs. `final` is False once one that is there could not be read."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -200,6 +202,8 @@ class _Reading:
             raise _Hidden from None
 
     def _failed(self, error: OSError) -> None:
+        if shortage.what_is_short(error):
+            raise error
         self.final = self.final and isinstance(error, (FileNotFoundError, Irregular))
 
 

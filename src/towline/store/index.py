@@ -30,6 +30,8 @@ of layers half a million bytes; what does not fit is read at each look."""
 TICK = 10_000_000
 """Nanoseconds in which a file can be written twice under one mtime: the coarsest clock of a kernel ticks so often."""
 
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 _FIRST, _LAST = -62_135_596_800_000_000_000, 253_402_300_799_000_000_000  # the years 1 and 9999
 
 
@@ -60,7 +62,10 @@ class _Seen:
 
 
 class Index:
-    """The manifest files of one store. Reads the disk; safe from many threads; raises nothing for what lies there."""
+    """The manifest files of one store. Reads the disk; safe from many threads.
+
+    Raises nothing for what lies there, and OSError where this process is short of files or memory, which passes.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -106,8 +111,8 @@ class Index:
             pass
         except OSError as error:
             self._keep(path, None)  # the next look may have better luck
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise  # of this process, and it passes: the model is there
+            if error.errno in _SHORT:
+                raise
             return None
         settled = not 0 <= now - found.st_mtime_ns < TICK
         self._keep(path, _Seen(stamp(found), model) if settled else None)
@@ -126,7 +131,9 @@ def _files(folder: str, depth: int) -> Iterator[str]:
     """What stands this many folders below; one that cannot be listed, or is none, holds nothing."""
     try:
         names = os.listdir(folder)
-    except OSError:
+    except OSError as error:
+        if error.errno in _SHORT:
+            raise
         return
     for name in names:
         path = f"{folder}/{name}"
