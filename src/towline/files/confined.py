@@ -56,6 +56,12 @@ class Confined:
         return self.inside.rpartition("/")[2]
 
 
+_ROOM = 2
+"""Parts of the way to a folder that many paths share: towline's own, and what it is for."""
+
+_MAX_KNOWN = 1000
+_known: dict[str, tuple[int, int]] = {}
+
 AnyPath = str | os.PathLike[str]
 """Where a `Confined` is reached as it promises, and any other path as the system does it."""
 
@@ -70,15 +76,46 @@ def at(path: AnyPath) -> Iterator[tuple[int | None, str]]:
         yield None, os.fspath(path)
         return
     *folders, name = path.inside.split("/")
-    folder = os.open(path.base, _BASE)
+    folder = _room(path, folders[:_ROOM])
     try:
-        for step in folders:
+        for step in folders[_ROOM:]:
             inner = _enter(folder, step, path)
             os.close(folder)
             folder = inner
         yield folder, name
     finally:
         os.close(folder)
+
+
+def _room(path: Confined, steps: list[str]) -> int:
+    """The folder that these first steps lead to, open: in one step where it is the one that all of them led to before.
+
+    Thousands of small blobs go through the same few folders, and each step costs as much as to make a file.
+    """
+    way = "/".join((path.base, *steps))
+    with contextlib.suppress(OSError):
+        folder = os.open(way, _BASE)
+        if _known.get(way) == _identity(folder):
+            return folder
+        os.close(folder)
+    folder = os.open(path.base, _BASE)
+    try:
+        for step in steps:
+            inner = _enter(folder, step, path)
+            os.close(folder)
+            folder = inner
+    except BaseException:
+        os.close(folder)
+        raise
+    if len(_known) >= _MAX_KNOWN:
+        _known.clear()
+    _known[way] = _identity(folder)
+    return folder
+
+
+def _identity(folder: int) -> tuple[int, int]:
+    found = os.fstat(folder)
+    return found.st_dev, found.st_ino
 
 
 def _enter(folder: int, name: str, path: Confined) -> int:
@@ -217,6 +254,10 @@ def unlink(path: AnyPath) -> None:
 
 def rename(source: AnyPath, target: AnyPath) -> None:
     """Moves a file, over whatever file is there. Raises OSError."""
+    if isinstance(source, Confined) and isinstance(target, Confined) and source.parent == target.parent:
+        with at(source) as (folder, name):
+            os.rename(name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+        return
     with at(source) as (source_folder, source_name), at(target) as (target_folder, target_name):
         os.rename(source_name, target_name, src_dir_fd=source_folder, dst_dir_fd=target_folder)
 
