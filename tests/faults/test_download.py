@@ -291,6 +291,22 @@ class TestFinal:
             registry.stop()
             assert "refuses connections" in str(following.fail(model))
 
+    @pytest.mark.parametrize("dies", [True, False])
+    def test_a_blob_host_that_fails_for_good_is_left_for_the_one_that_the_registry_names_then(
+        self, registry: FaultRegistry, blob_host: FaultRegistry, store_path: Path, model: Model, dies: bool
+    ) -> None:
+        name = registry.add(model, "library/model")
+        registry.redirect_blobs_to(blob_host)
+        blob_host.fail(blob(model.weights), Stall(after=2 * MIB), times=None)
+        with Pulling(store_path, stall_timeout=25.0) as pulling, FaultRegistry() as healthy:
+            following = pulling.start(name).until_completed(model.weights, 2 * MIB)
+            registry.redirect_blobs_to(healthy)
+            blob_host.fail(lambda exchange: True, Status(503), times=None)
+            if dies:
+                blob_host.stop()
+            following.finish(model)
+            assert healthy.bytes_sent(model.weights) > 0
+
     @pytest.mark.parametrize("redirected", [False, True])
     def test_a_host_that_has_sent_bytes_and_refuses_connections_for_long_is_waited_for(
         self, registry: FaultRegistry, blob_host: FaultRegistry, store_path: Path, model: Model, redirected: bool

@@ -316,6 +316,31 @@ class TestTokens:
         ask()
         assert not registry.exchanges(token())
 
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            [faults.Status(401)],
+            [faults.Status(403, code="DENIED")],
+            [faults.Status(401), faults.Header("WWW-Authenticate", 'Basic realm="harbor"')],
+        ],
+        ids=["without a challenge", "denied", "with another challenge"],
+    )
+    def test_a_token_that_is_refused_in_whatever_way_is_forgotten(
+        self, client_factory: Callable[..., Registry], registry: FaultRegistry, refusal: list[faults.Fault]
+    ) -> None:
+        """Real registries answer an expired token in all of these ways, and an empty hand with a challenge."""
+        bearer = Bearer()
+        registry.require(bearer)
+        client = client_factory()
+        name = ModelName.parse(f"{registry.host}/library/tiny")
+        with client.call() as call:
+            client.resolve(call, name)
+            bearer.expire()
+            for fault in refusal:
+                registry.fail(lambda exchange: "authorization" in exchange.headers, fault)
+            assert client.resolve(call, name).manifest.raw == MODEL.manifest
+        assert len(registry.exchanges(token())) == 2
+
     def test_a_realm_on_another_host_is_asked_without_credentials(
         self, resolve: Resolve, registry: FaultRegistry, blob_host: FaultRegistry
     ) -> None:

@@ -104,7 +104,7 @@ class _Conversing:
         finally:
             if self._twin is not None:
                 self._twin.close()
-        _active.call._connects(time.monotonic() - since)
+            _active.call._connects(time.monotonic() - since)
         self._attach()
 
     def request(self, *args: Any, **kwargs: Any) -> None:

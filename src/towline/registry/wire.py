@@ -81,7 +81,7 @@ class Wire:
     def line(self) -> bytes | None:
         """The next line, without its end; None where it did not come within a tick: ask again.
 
-        Raises Garbled, OSError (TimeoutError where allowance ran out, ConnectionError where the connection ended).
+        Raises Garbled, OSError: TimeoutError where the allowance is spent, ConnectionError where the connection ended.
         """
         held = self._held
         while (end := held.find(b"\n", self._searched)) < 0:
