@@ -60,6 +60,21 @@ class TestAdopting:
         assert pull.first(model.weights) == PART + 3 * MIB
         assert registry.bytes_sent(model.weights) == SIZE - PART - 3 * MIB
 
+    @pytest.mark.parametrize("size", [PART, 2 * PART, SIZE - 1, SIZE + 1, 2 * SIZE])
+    def test_a_manifest_that_lies_about_the_size_does_not_get_it(
+        self, pulling: Pulling, registry: FaultRegistry, model: Model, size: int
+    ) -> None:
+        manifest = json.loads(model.manifest)
+        for layer in manifest["layers"]:
+            if layer["digest"] == str(model.weights.digest):
+                layer["size"] = size
+        registry.put_manifest("library/lie", "latest", json.dumps(manifest).encode())
+        registry.add(model, "library/left")
+        leave_partial(pulling, model.weights, [PART, 3 * MIB, 0])
+        before = left(pulling)
+        pulling.fail(f"{registry.host}/library/lie")
+        assert left(pulling) == before
+
     def test_a_file_that_nobody_uses_is_moved(self, pulling: Pulling, registry: FaultRegistry, model: Model) -> None:
         name = registry.add(model, "library/left")
         leave_partial(pulling, model.weights, [PART, 0, 0])

@@ -50,7 +50,7 @@ def test_what_a_disk_lost_when_it_had_to_keep_it_is_fetched_again_and_nothing_el
     model = generate(30 * MIB, seed=77)
     name = registry.add(model, "library/model")
     with thin_disk(tmp_path / "disk", promised=64 * MIB, size=16 * MIB) as disk:
-        with Pulling(disk.mounted / "models") as pulling:
+        with Pulling(disk.mounted / "models", connections_per_blob=1) as pulling:
             assert isinstance(pulling.fail(name, model), StoreError)
             disk.grow(128 * MIB)
             registry.reset()

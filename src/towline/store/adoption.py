@@ -65,7 +65,7 @@ def adopt(layout: Layout, digest: Digest, size: int, folder: Confined) -> Extent
     target = folder / "data"
     try:
         extents = _extents(partial, parts, size)
-        if not extents or partial.stat().st_size > size:
+        if not extents:
             return []
         make_folder(folder)
         if _in_use(partial, parts):
@@ -172,7 +172,10 @@ def _extents(partial: Path, parts: list[Path], size: int) -> Extents:
     reached = 0
     with _opened(partial) as file:
         length, shown = os.fstat(file).st_size, _shows_holes(file, partial.parent)
-        for part in sorted(_told(parts, size), key=lambda part: part.offset):
+        told = sorted(_told(parts, size), key=lambda part: part.offset)
+        if length > size or size not in (length, max((part.offset + part.size for part in told), default=0)):
+            return []  # the blob has another size: whoever asks was lied to by a manifest
+        for part in told:
             stop = min(part.offset + (_reached(file, part) if shown else part.completed), length)
             if stop > max(reached, part.offset):
                 extents.append((max(part.offset, reached), stop))
