@@ -97,7 +97,7 @@ class Pull:
         try:
             opened = self._store.publication(name, manifest)
         except StoreError:  # it cannot be written: what is up to date needs nothing of that
-            if not self._store.holds(name, manifest):
+            if not self._store.holds(name, manifest, self._check):
                 raise
             self._tell_that_it_is_here(name, manifest)
             return

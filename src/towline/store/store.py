@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from towline.store.durable import make_folders
 from towline.store.index import Index, StoredModel
 from towline.store.layout import Layout
 from towline.store.publication import Publication
+from towline.store.recheck import Recheck
 from towline.store.rekey import rekey
 from towline.store.sweep import sweep
 from towline.store.unused import Unused
@@ -109,13 +111,17 @@ class Store:
         path = self._layout.blob(digest)
         return is_file(path) if size is None else has_file(path, size)
 
-    def holds(self, name: ModelName, manifest: Manifest) -> bool:
-        """Whether the model of this name is here with this very manifest, and each of its blobs."""
+    def holds(self, name: ModelName, manifest: Manifest, check: Callable[[], None]) -> bool:
+        """Whether the model of this name is here with this very manifest, and each of its blobs.
+
+        Those that changed since they were verified are hashed; `check` is called all the time then, and may raise.
+        """
         model = self.find(name)
-        return (
-            model is not None
-            and model.manifest.digest == manifest.digest
-            and all(self.has_blob(blob.digest, blob.size) for blob in manifest.blobs)
+        if model is None or model.manifest.digest != manifest.digest:
+            return False
+        look = self._verified.look(manifest.blobs)
+        return not look.absent and all(
+            Recheck(blob, self._layout.blob(blob.digest)).run(check) for blob in look.doubtful
         )
 
     def weights_path(self, model: StoredModel) -> Path | None:
