@@ -15,6 +15,7 @@ from towline.model.events import REMOVING_UNUSED, SUCCESS, VERIFYING, WRITING_MA
 from towline.model.manifest import Descriptor, Manifest
 from towline.model.name import ModelName
 from towline.patience import Patience
+from towline.record import Record
 from towline.registry.client import Inquiry, Registry, Resolved
 from towline.store.publication import Publication
 from towline.store.recheck import Recheck
@@ -62,12 +63,14 @@ class Pull:
         self._wake = threading.Event()
         self._awaited: Inquiry | Arrivals | None = None
         self._stirred = self._moves = 0
+        self._record: Record
         self._verdict: TowlineError | None = None
         self._judged_at = 0.0
 
     def run(self) -> None:
         """The pull, from its first to its last step, on the calling thread. Raises nothing: see `course.error`."""
         failure: TowlineError | None = None
+        record = self._record = Record(self.name)
         try:
             self._pull()
         except TowlineError as error:
@@ -78,6 +81,7 @@ class Pull:
             _log.exception("pulling %s failed by a fault in towline", self.name)
             failure = TowlineError(f"pulling {self.name} failed by a fault in towline ({type(error).__name__})")
         finally:
+            record.close(failure)
             self.course.finish(failure)
             self._call.close()
 
@@ -148,6 +152,7 @@ class Pull:
         handles: Sequence[Handle] = self._pool.fetch(wanted, self, self.patience, rate=self._rate)
         try:
             with Arrivals(dict(zip(missing, handles, strict=True)), publication, self._wake) as arrivals:
+                self._record.fetches(arrivals.transfers.values(), resolved.served)
                 yield arrivals
         finally:
             for handle in handles:

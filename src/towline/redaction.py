@@ -1,7 +1,7 @@
 """What secrets look like, and text without them: one rule for whatever is logged, printed or answered.
 
 >>> redact("GET https://user:pw@blobs.example/x?X-Signature=abc failed")
-'GET https://***@blobs.example/x?*** failed'
+'GET https://blobs.example/x?*** failed'
 >>> redact("{'Authorization': 'Bearer abc', 'Accept': '*/*'}")
 "{'Authorization': '***', 'Accept': '*/*'}"
 
@@ -31,7 +31,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), instead)
     for pattern, instead in (
         # user:password@ of an address
-        (r"([a-z][a-z0-9+.-]{0,20}://)[^\s/?#'\"<>]*@", rf"\1{HIDDEN}@"),
+        (r"([a-z][a-z0-9+.-]{0,20}://)[^\s/?#'\"<>]*@", r"\1"),
         # the query of an address
         (r"(?<=[^\s'\"<>?])\?[\w%][^\s'\"<>]*", f"?{HIDDEN}"),
         # headers whose whole value is secret: as a mapping or a pair shows them, then as they are sent
@@ -40,12 +40,12 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # values with a name that says it
         (rf"((?:{_NAME})(?:\\*['\"]\s*[:,]\s*b?|\s*:\s+|=))(?:{_QUOTED}|[^\s,;&'\"<>(){{}}\[\]]+)", rf"\1{HIDDEN}"),
         # tokens, by how they begin
-        (r"\b(bearer\s+)(?!(?:realm|error|scope|service)\b)[a-z0-9._~+/=-]{4,}", rf"\1{HIDDEN}"),
+        (r"\bbearer\s+(?!(?:realm|error|scope|service)\b)[a-z0-9._~+/=-]{4,}", HIDDEN),
         (r"\beyJ[\w-]{8,}\.[\w-]*(?:\.[\w-]*)?", HIDDEN),
         (r"\b(?:hf_|gh[a-z]_|github_pat_|glpat-|sk-|xox[a-z]-)[\w-]{8,}", HIDDEN),
     )
 )
-_BASIC = re.compile(r"\b([Bb]asic\s+)(?=[A-Za-z0-9+/_-]*[A-Z0-9=])[A-Za-z0-9+/_=-]{6,}")
+_BASIC = re.compile(r"\b[Bb]asic\s+(?=[A-Za-z0-9+/_-]*[A-Z0-9=])[A-Za-z0-9+/_=-]{6,}")
 _SECRET_NAME = re.compile(f"{_HEADER}|{_NAME}", re.IGNORECASE)
 
 _SECRET_VARIABLE = re.compile(
@@ -61,7 +61,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         text = text.replace(secret, HIDDEN)
     for pattern, instead in _RULES:
         text = pattern.sub(instead, text)
-    return _BASIC.sub(rf"\1{HIDDEN}", text)
+    return _BASIC.sub(HIDDEN, text)
 
 
 def is_secret(name: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tests.support.exchanges import Exchange
+from tests.support.planted import PLANTED
 from tests.support.wire import Answer
 
 
@@ -67,7 +68,7 @@ class Bearer:
             return Answer.of(401, b'{"details":"incorrect username or password"}')
         if exchange.query.get("service") != self.service:
             return Answer.of(400, b'{"details":"unknown service"}')
-        token = secrets.token_urlsafe(16)
+        token = PLANTED + secrets.token_urlsafe(16)
         with self._lock:
             self._tokens[token] = (exchange.query.get("scope", ""), self.uses)
         return Answer.of(200, json.dumps({"token": token, "expires_in": 300}).encode())

@@ -18,6 +18,7 @@ from typing import Any, Self
 from tests.support.events import Line, Pull, check_pull
 from tests.support.listener import unused_port
 from tests.support.models import Model
+from tests.support.planted import look_for_secrets
 
 TOWLINE = Path(sys.prefix) / "bin" / "towline"
 
@@ -103,7 +104,7 @@ class PullStream:
 
 
 class Daemon:
-    """A running `towline serve` over `store`; leaving the `with` ends it and looks that it left no traceback."""
+    """A running `towline serve` over `store`; leaving the `with` ends it, and looks for tracebacks and secrets."""
 
     def __init__(
         self,
@@ -236,6 +237,7 @@ class Daemon:
         """Ends it if it runs. Raises AssertionError when it would not end, or printed what it never should."""
         if self.running:
             self.terminate()
+        look_for_secrets(self.output)
         for trace in _TRACES_OF_FAULTS:
             assert trace not in self.output, self.output
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.models import Blob, Model
+from tests.support.planted import look_for_secrets
 from towline.model.digest import Digest
 
 Line = dict[str, Any]
@@ -165,6 +166,7 @@ def _error(line: Line) -> str:
 
 def check_sentence(text: str) -> None:
     """Asserts what every error promises: one line, with no signed address, credential or traceback in it."""
+    look_for_secrets(text)
     assert "\n" not in text, f"more than one line: {text!r}"
     assert "Traceback" not in text, f"a traceback: {text!r}"
     assert not re.search(r"\?\w+=|[?&]sig=|Bearer \S|Basic \S|://[^/\s]*@", text), f"it leaks: {text!r}"

@@ -25,6 +25,7 @@ from tests.support.exchanges import Exchange, Match, blob
 from tests.support.faults import Fault
 from tests.support.listener import Listener
 from tests.support.models import Blob, Model
+from tests.support.planted import PLANTED
 from tests.support.wire import Answer
 from towline.model.digest import Digest
 from towline.model.manifest import DOCKER_MANIFEST
@@ -297,7 +298,7 @@ class FaultRegistry:
         return _content(found, exchange)
 
     def _sign(self, digest: Digest, expires: str) -> str:
-        return hmac.new(self._key, f"{digest} {expires}".encode(), hashlib.sha256).hexdigest()
+        return PLANTED + hmac.new(self._key, f"{digest} {expires}".encode(), hashlib.sha256).hexdigest()
 
 
 def _content(blob: Blob, exchange: Exchange) -> Answer:

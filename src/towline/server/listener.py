@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import cast
 
+import structlog
 from aiohttp import web
 
 from towline.server import shortage
@@ -37,6 +39,9 @@ RETRY = 0.25
 
 GRACE = 0.6
 """Seconds that open answers get at the end, twice (aiohttp waits, cancels, waits again): 2 s is the whole budget."""
+
+
+log = structlog.get_logger("towline.server")
 
 
 class Connections:
@@ -144,12 +149,12 @@ class HttpServer:
                 continue
             try:
                 await admit(sock, peer[0])
-            except Exception as error:  # noqa: BLE001  one connection's, whatever it is
+            except Exception as error:
                 sock.close()
                 if what := shortage.what_is_short(error):
                     shortage.tell(what)
                 else:
-                    shortage.log.error("a connection could not be taken", exc_info=error)
+                    log.error("a connection could not be taken", exc_info=error)
 
 
 async def _readable(sock: socket.socket) -> None:
@@ -167,8 +172,16 @@ def _told(handle: Handler) -> Handler:
     """The application, whose connections know when it is its turn."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
+        began = time.monotonic()
         with connection_of(request).answering():
             response = await handle(request)
+            log.debug(
+                "request",
+                method=request.method,
+                path=request.path[:200],
+                status=response.status,
+                seconds=round(time.monotonic() - began, 3),
+            )
             if "Upgrade" in request.headers or not request.content.is_eof():
                 response.force_close()  # what follows is not surely the next request's head
             return response

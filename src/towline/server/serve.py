@@ -57,7 +57,7 @@ async def _run(settings: Settings) -> None:
         try:
             await asyncio.to_thread(_prepare, puller.store)
             await server.start(sockets)
-            log.info("listening", url=settings.listen.url, store=str(settings.models), version=__version__)
+            _say_where(settings, sockets)
             await stop.wait()
             log.info("stopping")
         finally:
@@ -66,6 +66,27 @@ async def _run(settings: Settings) -> None:
     finally:
         for sock in sockets:
             sock.close()
+
+
+def _say_where(settings: Settings, sockets: Sequence[socket.socket]) -> None:
+    addresses = [_written(*sock.getsockname()[:2]) for sock in sockets]
+    log.info(
+        "listening",
+        url=settings.listen.url,
+        addresses=addresses,
+        store=str(settings.models),
+        version=__version__,
+    )
+    if not _is_loopback(sockets):
+        registry = (
+            "is served to them, unless TOWLINE_SERVE_REGISTRY=0"
+            if settings.serve_registry
+            else "is refused to them, unless TOWLINE_SERVE_REGISTRY=1"
+        )
+        log.info(
+            f"other machines can reach this towline at {', '.join(addresses)}: its API is theirs too; "
+            f"/v2/, its models as a registry, {registry}"
+        )
 
 
 def _prepare(store: Store) -> None:
@@ -165,9 +186,12 @@ def _cannot_listen(listen: Listen, error: OSError) -> str:
         errno.EACCES: "this user may not use the port; choose one above 1023 with OLLAMA_HOST or --host",
         errno.EADDRNOTAVAIL: "this machine does not have the address; check OLLAMA_HOST or --host",
     }
-    host = f"[{listen.host}]" if ":" in listen.host else listen.host
     reason = reasons.get(error.errno or 0, f"{error.strerror}; check OLLAMA_HOST or --host")
-    return f"cannot listen on {host}:{listen.port}: {reason}"
+    return f"cannot listen on {_written(listen.host, listen.port)}: {reason}"
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_loopback(sockets: Sequence[socket.socket]) -> bool:
