@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import io
+import itertools
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import ollama
 import pytest
+from tqdm import tqdm
 
 from tests.support.daemon import Daemon
 from tests.support.events import check_pull
 from tests.support.exchanges import blob, manifest
-from tests.support.faults import Status
+from tests.support.faults import Stall, Status
 from tests.support.models import Model, generate
 from tests.support.registry import FaultRegistry
 
@@ -35,6 +40,88 @@ def client(daemon: Daemon) -> Iterator[ollama.Client]:
 @pytest.fixture
 def name(registry: FaultRegistry, model: Model) -> str:
     return registry.add(model, "library/client")
+
+
+class Bar(tqdm):  # type: ignore[type-arg]
+    """A bar that minds being drawn after it was closed."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(file=io.StringIO(), **options)
+        self.over = False
+
+    def update(self, n: float | None = 1) -> bool | None:
+        assert not self.over, f"{self.desc} is drawn again after it was closed, at {self.n} of {self.total}"
+        return super().update(n)
+
+    def close(self) -> None:
+        self.over = True
+        super().close()
+
+
+def draw(pull: Iterator[ollama.ProgressResponse]) -> dict[str, Bar]:
+    """What the package's `examples/pull.py` does with the events of a pull, to the letter, but for the bars' class."""
+    current_digest = ""
+    bars: dict[str, Bar] = {}
+    for progress in pull:
+        digest = progress.get("digest", "")
+        if digest != current_digest and current_digest in bars:
+            bars[current_digest].close()
+
+        if not digest:
+            print(progress.get("status"))  # noqa: T201
+            continue
+
+        if digest not in bars and (total := progress.get("total")):
+            bars[digest] = Bar(total=total, desc=f"pulling {digest[7:19]}", unit="B", unit_scale=True)
+
+        if completed := progress.get("completed"):
+            bars[digest].update(completed - bars[digest].n)
+
+        current_digest = digest
+    return bars
+
+
+@pytest.fixture
+def reversed_layers(registry: FaultRegistry) -> Iterator[Model]:
+    """A model of three layers, the first of which comes last: all others are whole before it goes on."""
+    model = generate(12 * MIB, layers=3, seed=23)
+    stall = Stall(after=MIB)
+    registry.fail(blob(model.layers[0]), stall, times=None)
+
+    def release() -> None:
+        for each in model.blobs[1:]:
+            registry.wait_sent(each.size, each)
+        stall.release()
+
+    releasing = threading.Thread(target=release)
+    releasing.start()
+    yield model
+    releasing.join()
+
+
+class TestLayersThatComeInAnotherOrder:
+    def test_the_packages_own_example_draws_every_bar_to_its_end_and_none_twice(
+        self, client: ollama.Client, registry: FaultRegistry, reversed_layers: Model
+    ) -> None:
+        name = registry.add(reversed_layers, "library/reversed")
+        bars = draw(iter(client.pull(name, stream=True)))
+        assert {digest: bar.n for digest, bar in bars.items()} == {
+            str(each.digest): each.size for each in reversed_layers.blobs
+        }
+        assert all(bar.over for bar in bars.values())
+
+    def test_a_page_that_shows_the_last_event_goes_from_0_to_100_once_a_layer(
+        self, client: ollama.Client, registry: FaultRegistry, reversed_layers: Model
+    ) -> None:
+        events = client.pull(registry.add(reversed_layers, "library/reversed"), stream=True)
+        shown = [(event.digest, (event.completed or 0) / event.total) for event in events if event.total]
+        for digest, percent in itertools.groupby(shown, key=lambda each: each[0]):
+            values = [value for _, value in percent]
+            assert values == sorted(values), digest
+            assert (values[0], values[-1]) == (0, 1), digest
+        assert [digest for digest, _ in itertools.groupby(each[0] for each in shown)] == [
+            str(each.digest) for each in reversed_layers.blobs
+        ]
 
 
 class TestOllamaPackage:

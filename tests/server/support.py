@@ -32,6 +32,7 @@ class FakeWatcher:
     sample = 0.1
 
     def __init__(self) -> None:
+        self.interleave = False
         self.finished = False
         self.committed = False
         self.error: TowlineError | None = None

@@ -207,6 +207,49 @@ def test_a_slow_reader_is_polled_less_and_gets_newest_events(puller: FakePuller,
         assert json.loads(response.read().splitlines()[-1])["completed"] == 0
 
 
+def test_each_line_is_a_chunk_of_its_own(puller: FakePuller, served: Served) -> None:
+    def script(watcher: FakeWatcher) -> None:
+        many = [Progress(Digest.of(str(number).encode()), 10, 10) for number in range(1000)]
+        watcher.happen(Status("pulling manifest"), *many, Status("success"), commit=True)
+        watcher.finish()
+
+    puller.script = script
+    with served.raw(_post(b'{"model":"tiny"}', "Connection: close")) as connection:
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    chunks = list(_chunks(received.partition(b"\r\n\r\n")[2]))
+    assert len(chunks) == 1002
+    for chunk in chunks:
+        assert chunk.count(b"\n") == 1, chunk
+        assert isinstance(json.loads(chunk), dict)
+
+
+def test_proxies_are_told_to_hold_nothing_back(puller: FakePuller, served: Served) -> None:
+    puller.script = succeed
+    headers = served.pull({"model": "tiny"}).headers
+    assert headers["x-accel-buffering"] == "no"
+    assert headers["cache-control"] == "no-store"
+
+
+def test_a_connection_serves_the_next_request_after_a_stream(puller: FakePuller, served: Served) -> None:
+    puller.script = succeed
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)) as connection:
+        for _ in range(2):
+            connection.request("POST", "/api/pull", b'{"model":"tiny"}')
+            assert connection.getresponse().read().endswith(b'{"status":"success"}\n')
+
+
+@pytest.mark.parametrize(
+    ("given", "interleave"),
+    [({}, False), ({"interleave": True}, True), ({"interleave": False}, False), ({"interleave": "yes"}, False)],
+)
+def test_layers_are_interleaved_where_that_is_asked_for(
+    puller: FakePuller, served: Served, given: dict[str, object], interleave: bool
+) -> None:
+    puller.script = succeed
+    assert served.pull({"model": "tiny", **given}).status == 200
+    assert puller.watchers[0].interleave is interleave
+
+
 def test_http_1_0_gets_the_stream_without_chunks(puller: FakePuller, served: Served) -> None:
     puller.script = succeed
     request = b'POST /api/pull HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 16\r\n\r\n{"model":"tiny"}'
@@ -318,5 +361,17 @@ def test_no_body_whatever_makes_an_internal_error(puller: FakePuller, served: Se
     assert served.pull(body).status in (200, 400)
 
 
-def _post(body: bytes) -> bytes:
-    return b"POST /api/pull HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+def _post(body: bytes, *headers: str) -> bytes:
+    head = ["POST /api/pull HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*head, "\r\n"]).encode() + body
+
+
+def _chunks(body: bytes) -> Iterator[bytes]:
+    """The chunks of a whole chunked body, without the last, which is empty."""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size, 16)
+        assert body[length : length + 2] == b"\r\n"
+        if length:
+            yield body[:length]
+        body = body[length + 2 :]

@@ -1,4 +1,6 @@
-"""nginx as a blob host: a folder of blobs under signed addresses that expire, as object stores serve them."""
+"""nginx as a blob host, a folder of blobs under signed addresses that expire, as object stores serve them; and as what
+people put in front of a daemon.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +53,27 @@ http {{
   }}
 }}
 """
+# What every guide begins with: a proxy_pass, and nginx's defaults for all else.
+_PROXY_CONFIG = """\
+daemon off;
+{user}
+pid {directory}/nginx.pid;
+error_log stderr warn;
+events {{ }}
+http {{
+  access_log off;
+  client_body_temp_path {directory}/temp;
+  proxy_temp_path {directory}/temp;
+  fastcgi_temp_path {directory}/temp;
+  uwsgi_temp_path {directory}/temp;
+  scgi_temp_path {directory}/temp;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ proxy_pass {upstream}; }}
+  }}
+}}
+"""
+_USER = "user root;" if os.geteuid() == 0 else ""
 _ACCESS = re.compile(r"^(?P<method>\S+) (?P<path>\S+) (?P<status>\d+) (?P<sent>\d+) auth=(?P<auth>.*) range=.*$", re.M)
 
 
@@ -76,7 +99,7 @@ class Nginx:
                 port=self.port,
                 secret=self._secret,
                 tls=tls if authority else "",
-                user="user root;" if os.geteuid() == 0 else "",
+                user=_USER,
             )
         )
         self._process = ServerProcess(
@@ -129,3 +152,29 @@ class Nginx:
         # One worker, one loop: when it answers this, the requests before it are in the log.
         self._process.probe()
         return list(_ACCESS.finditer((self.directory / "access.log").read_text()))
+
+
+class Proxy:
+    """A running nginx in front of a server, with its defaults."""
+
+    def __init__(self, directory: Path, upstream: str) -> None:
+        """Starts it; `upstream` is a base address."""
+        self.port = unused_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        """Its base, without a slash at the end."""
+        (directory / "temp").mkdir(parents=True)
+        config = directory / "nginx.conf"
+        config.write_text(_PROXY_CONFIG.format(directory=directory, port=self.port, upstream=upstream, user=_USER))
+        self._process = ServerProcess(
+            [PROGRAM, "-p", directory, "-c", config], port=self.port, log=directory / "nginx.log"
+        )
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
