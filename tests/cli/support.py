@@ -124,6 +124,7 @@ class Running:
             stderr=subprocess.PIPE,
         )
         self._out = b""
+        self._tells_all = environment.get("TOWLINE_DEBUG", "0") != "0"
 
     @property
     def pid(self) -> int:
@@ -152,13 +153,13 @@ class Running:
         self._process.stdout = None
 
     def wait(self) -> Result:
-        """Its end. Raises AssertionError when it does not come, or with a traceback."""
+        """Its end. Raises AssertionError when it does not come, or with a traceback that nobody asked for."""
         try:
             out, err = self._process.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it hangs: {self._process.args!r}") from None
         result = Result(self._process.returncode, (self._out + (out or b"")).decode(), err.decode())
-        assert "Traceback" not in result.err, result.err
+        assert self._tells_all or "Traceback" not in result.err, result.err
         return result
 
     def __enter__(self) -> Self:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import gguf
@@ -44,6 +46,8 @@ def test_a_new_version_costs_what_changed(docker_registry: DockerRegistry, daemo
     newer = model.with_layer(Blob.of(SYSTEM_LAYER, "You are the next version."))
     name = docker_registry.push(model, "library/new-version")
     daemon.pull(name, model=model)
+    for replaced in {blob.digest for blob in model.blobs} - {blob.digest for blob in newer.blobs}:
+        os.utime(blob_path(daemon.store, replaced), (time.time() - 7200,) * 2)  # what is younger than an hour stays
     assert docker_registry.push(newer, "library/new-version") == name
     docker_registry.reset()
     pull = daemon.pull(name, model=newer)
