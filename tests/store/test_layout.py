@@ -110,11 +110,15 @@ class TestListing:
         keep(store_path, path)
         assert names(store_path) == []
 
-    @pytest.mark.parametrize("raw", [b"", b"{}", b"<html>", b"\xff", b"[" * 100_000, b"{" + b" " * (5 << 20)])
+    @pytest.mark.parametrize("raw", [b"", b"<html>", b"\xff", b"[" * 100_000, b"{" + b" " * (5 << 20)])
     def test_files_that_are_no_manifests_are_left_out(self, store_path: Path, raw: bytes) -> None:
         keep(store_path, "h/n/bad/latest", raw)
         keep(store_path, "h/n/good/latest")
         assert names(store_path) == ["h/n/good:latest"]
+
+    def test_one_that_names_nothing_is_listed_as_an_ollama_lists_it(self, store_path: Path) -> None:
+        keep(store_path, "h/n/empty/latest", b"{}")
+        assert names(store_path) == ["h/n/empty:latest"]
 
     def test_a_folder_where_a_manifest_should_be_is_left_out(self, store_path: Path) -> None:
         (store_path / "manifests/h/n/a/latest").mkdir(parents=True)
