@@ -57,7 +57,7 @@ def test_lines_arrive_while_the_pull_runs(registry: FaultRegistry, proxy: Proxy,
 def test_ollamas_own_package_is_told_while_the_pull_runs(
     registry: FaultRegistry, proxy: Proxy, model: Model, stall: Stall
 ) -> None:
-    client = ollama.Client(proxy.url, timeout=20)
+    client = ollama.Client(proxy.url, timeout=6)
     events = iter(client.pull(registry.add(model, "library/model"), stream=True))
     assert next(events).status == "pulling manifest"
     while (next(events).completed or 0) < MIB:
