@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,8 @@ class TestNewVersion:
         self, registry: FaultRegistry, pulling: Pulling
     ) -> None:
         pulling.pull(registry.add(OLD, "library/model"), OLD)
-        turned = OLD.with_manifest(layers=[layer.descriptor for layer in reversed(OLD.layers)])
+        layers = OLD.layers[::-1]
+        turned = replace(OLD.with_manifest(layers=[layer.descriptor for layer in layers]), layers=layers)
         registry.reset()
         assert pulling.pull(registry.add(turned, "library/model"), turned).steps == ALWAYS
         assert not registry.blob_requests()
