@@ -71,9 +71,12 @@ def test_a_child_keeps_none_of_its_parents_locks(store_path: Path) -> None:
     lock = FileLock(path)
     assert lock.acquire()
     ready, wake = os.pipe()
+    told, tell = os.pipe()
     if not (child := os.fork()):
+        os.write(tell, b"x")
         os.read(ready, 1)
         os._exit(0)
+    os.read(told, 1)
     os.close(lock._file)  # type: ignore[arg-type]  # as where the parent is killed: nothing is given back in order
     lock._file = None
     other = FileLock(path)
