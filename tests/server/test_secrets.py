@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.support import Command
 from tests.conftest import DaemonFactory
 from tests.support.challenges import Basic, Bearer, basic
-from tests.support.daemon import Daemon
+from tests.support.daemon import TOWLINE, Daemon, clean_environment
 from tests.support.exchanges import anything, blob, manifest, token
 from tests.support.faults import Fault, Header, Redirect, Replace
 from tests.support.models import generate
@@ -69,6 +69,13 @@ def pull(daemon: Daemon, name: str) -> None:
     """A pull that may fail; what it answers is searched."""
     answer = daemon.request("POST", "/api/pull", {"model": name})
     look_for_secrets(answer.body.decode())
+
+
+def run(home: Path, store: Path, *arguments: str, environment: dict[str, str]) -> None:
+    """A command that may fail, with a traceback where it debugs; what it prints is searched."""
+    environment = {**clean_environment(home / "home"), "OLLAMA_MODELS": str(store), **environment}
+    done = subprocess.run([TOWLINE, *arguments], env=environment, capture_output=True, text=True, timeout=60)
+    look_for_secrets(done.stdout + done.stderr)
 
 
 def search(daemon: Daemon) -> None:
@@ -154,10 +161,8 @@ SETTINGS = {
 @pytest.mark.parametrize("debug", ["0", "1"])
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_a_setting_that_is_wrong(tmp_path: Path, store_path: Path, setting: dict[str, str], debug: str) -> None:
-    command = Command(tmp_path / "home", store_path)
     for arguments in (["pull", "127.0.0.1:9/library/tiny"], ["list"]):
-        done = command.run(*arguments, env={**ENVIRONMENT, **setting, "TOWLINE_DEBUG": debug})
-        look_for_secrets(done.out + done.err)
+        run(tmp_path, store_path, *arguments, environment={**ENVIRONMENT, **setting, "TOWLINE_DEBUG": debug})
     look_for_secrets_in(tmp_path)
 
 
@@ -170,11 +175,9 @@ def test_a_command_that_tells_everything(
     registry.require(Bearer())
     for each in (registry, blob_host):
         each.fail(anything(), fault, times=4, skip=2)
-    command = Command(tmp_path / "home", store_path)
     for debug in ("0", "1"):
         environment = {**ENVIRONMENT, "TOWLINE_DEBUG": debug, "TOWLINE_STALL_TIMEOUT": "1"}
-        done = command.run("pull", name, env=environment)
-        look_for_secrets(done.out + done.err)
+        run(tmp_path, store_path, "pull", name, environment=environment)
     look_for_secrets_in(tmp_path)
 
 
