@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,11 +43,27 @@ def stall(registry: FaultRegistry, model: Model) -> Stall:
     return stall
 
 
+BUFFER = 4096
+"""Bytes that nginx keeps back by default until they are so many, or the answer is over."""
+
+
+def test_the_first_lines_arrive_before_nginx_would_have_had_enough_of_them(
+    registry: FaultRegistry, proxy: Proxy, model: Model, stall: Stall
+) -> None:
+    body = json.dumps({"model": registry.add(model, "library/model")}).encode()
+    head = f"POST /api/pull HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as connection:
+        connection.sendall(head.encode() + body)
+        received = b""
+        while b"pulling manifest" not in received:
+            received += connection.recv(1 << 16)
+        assert len(received) < BUFFER / 2
+
+
 def test_lines_arrive_while_the_pull_runs(registry: FaultRegistry, proxy: Proxy, model: Model, stall: Stall) -> None:
-    name = registry.add(model, "library/model")
     connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
     with contextlib.closing(connection):
-        connection.request("POST", "/api/pull", json.dumps({"model": name}))
+        connection.request("POST", "/api/pull", json.dumps({"model": registry.add(model, "library/model")}))
         stream = PullStream(connection, connection.getresponse())
         assert stream.until(lambda _: True) == {"status": "pulling manifest"}
         stream.until_completed(MIB)
