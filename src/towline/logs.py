@@ -43,6 +43,13 @@ class _Redaction:
         return redact(text, self._secrets)
 
 
+_STAMPS: tuple[Processor, ...] = (
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S%z", utc=False),
+)
+"""What each entry carries."""
+
+
 def configure(
     stream: TextIO | None,
     *,
@@ -54,46 +61,39 @@ def configure(
     """Sends what is logged to the stream, or nowhere: towline's own from `level` on, that of libraries from warnings
     on, at DEBUG all of it. May be called again.
     """
-    shared: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S%z", utc=False),
-    ]
-    renderer: Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if form == JSON
-        else structlog.dev.ConsoleRenderer(colors=stream is not None and stream.isatty())
-    )
     handler = logging.StreamHandler(stream) if stream is not None else logging.NullHandler()
     for each in filters:
         handler.addFilter(each)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                # Not structlog's own choice of tracebacks: with rich installed they show every local variable.
-                structlog.processors.format_exc_info,
-                _Redaction(secrets),
-                renderer,
-            ],
-            foreign_pre_chain=shared,
-        )
-    )
+    handler.setFormatter(_formatter(form, secrets, colors=stream is not None and stream.isatty()))
     logging.basicConfig(level=level if level == logging.DEBUG else logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("towline").setLevel(level)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # it would print what could not be logged, unredacted
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared[:1],
-            *shared[2:],
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[structlog.stdlib.filter_by_level, *_STAMPS, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
     _log_what_nobody_caught()
+
+
+def _formatter(form: str, secrets: Sequence[str], *, colors: bool) -> logging.Formatter:
+    """How an entry is written, whoever made it: the last that it passes before that is the redaction."""
+    renderer: Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if form == JSON
+        else structlog.dev.ConsoleRenderer(colors=colors)
+    )
+    return structlog.stdlib.ProcessorFormatter(
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            # Not structlog's own choice of tracebacks: with rich installed they show every local variable.
+            structlog.processors.format_exc_info,
+            _Redaction(secrets),
+            renderer,
+        ],
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *_STAMPS],
+    )
 
 
 def _log_what_nobody_caught() -> None:

@@ -73,6 +73,7 @@ def test_a_child_keeps_none_of_its_parents_locks(store_path: Path) -> None:
     ready, wake = os.pipe()
     told, tell = os.pipe()
     if not (child := os.fork()):
+        signal.alarm(20)  # it does not outlive a test that fails
         os.write(tell, b"x")
         os.read(ready, 1)
         os._exit(0)

@@ -49,7 +49,8 @@ def test_a_source_that_is_slower_to_begin_than_to_send_is_not_asked_twice_for_wh
     registry.fail(blob(model.weights), faults.Delay(3.0), times=None)
     with Pulling(store_path, stall_timeout=20.0) as pulling:
         pulling.pull(name, model)
-    assert len(registry.blob_requests(model.weights)) <= 4
+    answered = [each for each in registry.blob_requests(model.weights) if each.sent]
+    assert len(answered) <= 4  # a second connection that asks meanwhile is ended before it is answered
     assert registry.bytes_sent(model.weights) < model.weights.size + (4 << 20)
 
 
