@@ -97,7 +97,8 @@ def came_to(download: Download, count: int) -> bool:
 def check_journal(download: Download) -> None:
     """What the journal tells is on disk, and is what it should be."""
     journal = Journal(download.staging.journal_path, SIZE, download.transfer.digest)
-    data = Path(download.staging.data_path).read_bytes() if Path(download.staging.data_path).exists() else b""
+    places = (download.staging.whole, Path(download.staging.data_path))  # given up at the very end, it is whole
+    data = next((place.read_bytes() for place in places if place.exists()), b"")
     recovered = journal.recover()
     for block in (*recovered.blocks(), *recovered.pieces()):
         assert block.matches(data[block.start : block.stop])

@@ -8,11 +8,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from towline import threads
-from towline.errors import Starved
 from towline.model.digest import Digest
 from towline.patience import Patience
 from towline.transfer.blob import BlobTransfer
@@ -23,6 +21,7 @@ from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
 from towline.transfer.syncing import Syncing
 from towline.transfer.work import CROWDED, NEVER, Limits, Terms, Traffic, Work
+from towline.transfer.worker import Worker
 
 _log = logging.getLogger("towline")
 
@@ -132,12 +131,12 @@ class Pool:
         self._ticket = itertools.count()
         self._idle = 0
         self._crowded = False
-        self._workers: set[_Worker] = set()
+        self._workers: set[Worker] = set()
         self._to_hash: deque[Work] = deque()
         self._hash_wake = threading.Condition()
         self._hash_idle = 0
-        self._hash_threads: set[_Worker] = set()
-        self._signers: set[_Worker] = set()
+        self._hash_threads: set[Worker] = set()
+        self._signers: set[Worker] = set()
         self._closed = False
         self._closing = threading.Event()
         self._nothing_comes = False
@@ -282,7 +281,7 @@ class Pool:
         if self._idle:
             self._wake.notify()
         elif not self._closed and self._room_for_a_thread():
-            _Worker.begin(self._work, f"towline-receive-{len(self._workers)}", self._workers)
+            Worker.begin(self._work, f"towline-receive-{len(self._workers)}", self._workers)
 
     def _room_for_a_thread(self) -> bool:
         count = len(self._workers)
@@ -294,7 +293,7 @@ class Pool:
         busy = {worker.transfer for worker in list(self._workers)} - {None}
         return count - sum(transfer.silent(now) for transfer in busy if transfer) < self._connections
 
-    def _work(self, worker: _Worker) -> None:
+    def _work(self, worker: Worker) -> None:
         buffer = memoryview(bytearray(BLOCK_BYTES))
         while True:
             with self._wake:
@@ -378,9 +377,9 @@ class Pool:
         if self._hash_idle:
             self._hash_wake.notify()
         elif len(self._hash_threads) < self._hashers and not self._nothing_comes:
-            _Worker.begin(self._hash, f"towline-hash-{len(self._hash_threads)}", self._hash_threads)
+            Worker.begin(self._hash, f"towline-hash-{len(self._hash_threads)}", self._hash_threads)
 
-    def _hash(self, _: _Worker) -> None:
+    def _hash(self, _: Worker) -> None:
         buffer = memoryview(bytearray(BLOCK_BYTES))
         while True:
             with self._hash_wake:
@@ -403,9 +402,9 @@ class Pool:
     def _call_signer(self) -> None:
         """Something may have to be signed for. Under lock."""
         if not self._signers and not self._closed:
-            _Worker.begin(self._sign, "towline-sign", self._signers)
+            Worker.begin(self._sign, "towline-sign", self._signers)
 
-    def _sign(self, worker: _Worker) -> None:
+    def _sign(self, worker: Worker) -> None:
         """Apart from all other threads, as they may be in the middle of a long wait for a disk."""
         while not self._closing.wait(SIGN_SECONDS):
             with self._wake:
@@ -415,38 +414,3 @@ class Pool:
                     return
             for transfer in begun:
                 transfer.sign()
-
-
-class _Worker:
-    """A thread of the pool, in the set of its kind for as long as it runs. `transfer` is what it works on."""
-
-    def __init__(self, work: Callable[[_Worker], None], kind: set[_Worker]) -> None:
-        self.transfer: BlobTransfer | None = None
-        self._work = work
-        self._kind = kind
-        self._thread: threading.Thread | None = None
-
-    @classmethod
-    def begin(cls, work: Callable[[_Worker], None], name: str, kind: set[_Worker]) -> None:
-        """Starts one; where none is to be had, nothing happens."""
-        worker = cls(work, kind)
-        kind.add(worker)
-        try:
-            worker._thread = threads.start(worker._run, name)
-        except Starved:
-            kind.discard(worker)
-
-    def _run(self) -> None:
-        try:
-            self._work(self)
-        except MemoryError:
-            pass  # the next nudge looks whether there is some again
-        except Exception:  # noqa: BLE001 - whatever it was, another thread goes on
-            _log.exception("a thread ended by a fault in towline")
-        finally:
-            self._kind.discard(self)
-
-    def join(self, timeout: float) -> None:
-        """Waits for its end, at most so many seconds."""
-        if self._thread is not None:
-            self._thread.join(timeout)
