@@ -421,6 +421,7 @@ class TestCancelling:
             for _ in range(5):
                 pulling.start(name).until_committed().close()
                 pulling.start(name).close()
+            blob_host.fail(blob(model.weights), Stall(after=0), times=None)  # no byte more, however often it is asked
             pulling.fail(name, model)
             pulling.fail(f"{registry.host}/library/none")
             pulling.pull(other, tiny())

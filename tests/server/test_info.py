@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_wrong_method_is_told_the_right_one(served: Served, method: str, path:
 
 
 def test_a_bug_is_a_sentence_to_the_client_and_a_traceback_in_the_log(
-    served: Served, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    served: Served, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
 ) -> None:
     def fail() -> None:
         raise ZeroDivisionError("secret detail")
@@ -80,6 +81,6 @@ def test_a_bug_is_a_sentence_to_the_client_and_a_traceback_in_the_log(
     assert answer.error.startswith("internal error;")
     assert "secret" not in answer.error
     assert served.get("/").status == 200
-    logged = "".join(capfd.readouterr())
-    assert "Traceback" in logged
-    assert "ZeroDivisionError" in logged
+    log = logged()
+    assert "Traceback" in log
+    assert "ZeroDivisionError" in log

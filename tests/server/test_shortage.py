@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -108,7 +108,7 @@ def test_a_moment_without_memory_is_a_sentence_and_passes(daemon: Daemon, store_
     ],
 )
 def test_a_handler_that_meets_one_says_so(
-    served: Served, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception, told: str
+    served: Served, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str], error: Exception, told: str
 ) -> None:
     def fail() -> None:
         raise error
@@ -121,6 +121,6 @@ def test_a_handler_that_meets_one_says_so(
             assert answer.status == 503
             assert told in answer.error
     assert served.get("/api/tags").status == 200
-    logged = "".join(capfd.readouterr())
-    assert logged.count(f"out of {told}") == 1
-    assert "Traceback" not in logged
+    log = logged()
+    assert log.count(f"out of {told}") == 1
+    assert "Traceback" not in log
