@@ -244,6 +244,12 @@ class TestLies:
         registry.fail(blob(), fault, times=None)
         refused(source(), kind, 10, 1010)
 
+    def test_a_length_that_is_no_number_is_not_repeated(self, source: Source, registry: FaultRegistry) -> None:
+        registry.fail(blob(), faults.Header("Content-Length", "pl4nted"), times=None)
+        sentence = refused(source(), SourceLied, 10, 1010)
+        assert "does not say in a number" in sentence
+        assert "pl4nted" not in sentence
+
     @pytest.mark.parametrize(
         ("encoding", "end"),
         [

@@ -268,9 +268,10 @@ class RangeStream:
 def _check_length(response: Response, expected: int) -> None:
     if response.announced == expected:
         return
-    told = response.announced if response.announced is not None else response.headers.get("Content-Length")
-    if told is not None:
+    if response.announced is not None:
         page = words_of(response) if response.web_page else ""
-        raise SourceLied(f"{response.host} has {str(told)[:20]!a} bytes where {expected} were promised{page}")
+        raise SourceLied(f"{response.host} has {response.announced} bytes where {expected} were promised{page}")
+    if response.headers.get("Content-Length") is not None:  # its words are not repeated: whose they are nobody knows
+        raise SourceLied(f"{response.host} does not say in a number how many bytes it sends")
     if response.web_page:
         raise SourceLied(f"{response.host} does not send the blob{words_of(response)}")
