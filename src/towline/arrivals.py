@@ -7,7 +7,7 @@ pull's own thread costs as much as to fetch it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -22,19 +22,32 @@ from towline.transfer.pool import Handle
 
 
 class Arrivals:
-    """A context manager; nothing is held fast after its end. `wake` is set when all have come, or one failed."""
+    """A context manager; nothing is held fast after its end. `wake` is set when all have come, or one failed. `active`
+    are the transfers of all pulls whose turn has come.
+    """
 
-    def __init__(self, awaited: Mapping[Descriptor, Handle], publication: Publication, wake: threading.Event) -> None:
+    def __init__(
+        self,
+        awaited: Mapping[Descriptor, Handle],
+        publication: Publication,
+        wake: threading.Event,
+        active: Collection[BlobTransfer],
+    ) -> None:
         self.transfers: Mapping[Digest, BlobTransfer] = {blob.digest: each.transfer for blob, each in awaited.items()}
         self.error: TowlineError | None = None
         """Of the first that failed."""
         self._awaited = awaited
-        self._under_way = list(self.transfers.values())
+        self._active = active
         self._left = len(awaited)
         self._publication = publication
         self._wake = wake
         self._lock = threading.Lock()
         self._closed = False
+
+    @property
+    def _under_way(self) -> list[BlobTransfer]:
+        """Those whose turn has come."""
+        return [each for each in list(self._active) if self.transfers.get(each.digest) is each]
 
     def __enter__(self) -> Self:
         for blob, handle in self._awaited.items():
@@ -54,7 +67,6 @@ class Arrivals:
 
     def pulse(self) -> Pulse:
         """What all of them do, at a glance. To be called by one thread."""
-        self._under_way = [transfer for transfer in self._under_way if not transfer.concluded]
         pulses = [transfer.pulse() for transfer in self._under_way]
         return Pulse(
             sum(pulse.received for pulse in pulses),
@@ -66,7 +78,7 @@ class Arrivals:
     @property
     def trouble(self) -> str:
         """What the first of them waits for that waits for a source, for a sentence."""
-        under_way = self._under_way
+        under_way = self._under_way or [each for each in self.transfers.values() if not each.concluded]
         waits = next((each for each in under_way if each.pulse().waits), under_way[0] if under_way else None)
         return waits.trouble if waits is not None else "nothing is left to wait for"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LONGEST_STEP = 1.0
 """Seconds that count at most between two looks. More between them means that this process did not run, stopped or on a
@@ -46,8 +46,7 @@ class Patience:
         return self.waited >= self.seconds and not self.endless
 
 
-@dataclass(frozen=True, slots=True)
-class Pulse:
+class Pulse(NamedTuple):
     """What a part of a pull does, at a glance. Something happened between two that differ in `received` or `stirred`.
 
     `received` counts bytes that came, `stirred` what else moves: the hash, the signs of life of another process.

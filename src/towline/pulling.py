@@ -146,12 +146,14 @@ class Pull:
                 blob.size,
                 [self._registry.source(place, resolved.name, blob, resolved.served) for place in resolved.endpoints],
                 publication.staged(blob),
+                publication.has_begun(blob),
             )
             for blob in missing
         ]
         handles: Sequence[Handle] = self._pool.fetch(wanted, self, self.patience, rate=self._rate)
         try:
-            with Arrivals(dict(zip(missing, handles, strict=True)), publication, self._wake) as arrivals:
+            awaited = dict(zip(missing, handles, strict=True))
+            with Arrivals(awaited, publication, self._wake, self._pool.active) as arrivals:
                 self._record.fetches(arrivals.transfers.values(), resolved.served)
                 yield arrivals
         finally:

@@ -40,7 +40,7 @@ def client() -> Iterator[HttpClient]:
     ],
 )
 def test_the_path_and_the_query_of_an_address_go_out_as_they_are(client: HttpClient, url: str, target: str) -> None:
-    assert client._pool(url)[1] == target
+    assert client._server(url)[1] == target
 
 
 def test_a_signature_arrives_as_it_was_written(client: HttpClient, registry: FaultRegistry) -> None:
@@ -50,9 +50,9 @@ def test_a_signature_arrives_as_it_was_written(client: HttpClient, registry: Fau
     assert exchange.query == {"sig": "a+b=", "X-Amz": "c d"}
 
 
-def test_more_servers_than_pools_are_kept_can_be_asked(client: HttpClient, registry: FaultRegistry) -> None:
+def test_more_servers_than_are_kept_can_be_asked(client: HttpClient, registry: FaultRegistry) -> None:
     for number in range(2, 200):
-        client._pool(f"http://127.0.0.{number}/")
+        client._server(f"http://127.0.0.{number}/")
     with client.call() as call:
         assert call.send("GET", f"{registry.url}/v2/", {}, allowance=Allowance(5.0)).status == 200
 

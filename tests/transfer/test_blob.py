@@ -263,7 +263,7 @@ class TestGivingBack:
     ) -> None:
         """All places are taken by blobs that came and wait for the hash, and every receiving thread is idle."""
         monkeypatch.setattr(active, "INLINE_BYTES", 0)
-        data, goes_on, real = content(10_000), threading.Event(), Front.feed
+        data, goes_on, real = content(BLOCK_BYTES), threading.Event(), Front.feed
         blobs = [bytes([number]) + data for number in range(MOST_ACTIVE + 20)]
 
         def feed(front: Front, piece: memoryview) -> None:

@@ -12,10 +12,12 @@ import errno
 import os
 import shutil
 import stat
+import threading
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
 
 from towline.errors import Obstructed
 from towline.files.ownership import hand_over, make_folders
@@ -26,8 +28,7 @@ _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class Confined:
+class Confined(NamedTuple):
     """A path `inside` the folder `base`. To `base` links may lead, as the user laid them; `inside` has none.
 
     What is made there is handed over to the owner of the folder `store`.
@@ -40,7 +41,8 @@ class Confined:
     def __fspath__(self) -> str:
         return f"{self.base}/{self.inside}"
 
-    __str__ = __fspath__
+    def __str__(self) -> str:
+        return f"{self.base}/{self.inside}"
 
     def __truediv__(self, name: str) -> Confined:
         return Confined(self.base, f"{self.inside}/{name}", self.store)
@@ -56,66 +58,97 @@ class Confined:
         return self.inside.rpartition("/")[2]
 
 
-_ROOM = 2
-"""Parts of the way to a folder that many paths share: towline's own, and what it is for."""
-
-_MAX_KNOWN = 1000
-_known: dict[str, tuple[int, int]] = {}
-
 AnyPath = str | os.PathLike[str]
 """Where a `Confined` is reached as it promises, and any other path as the system does it."""
 
 
+class _Folder:
+    """An open folder, for as long as anybody refers to it."""
+
+    __slots__ = ("file",)
+
+    def __init__(self, file: int) -> None:
+        self.file = file
+
+    def __del__(self) -> None:
+        os.close(self.file)
+
+
+_held: dict[str, int] = {}
+_open: dict[str, _Folder] = {}
+_holding = threading.Lock()
+
+
 @contextlib.contextmanager
-def at(path: AnyPath) -> Iterator[tuple[int | None, str]]:
-    """The folder that it stands in, open, and its name in there: for the functions of `os` that take a `dir_fd`.
-
-    Raises OSError, and Obstructed for a link on the way.
+def held(*folders: Confined) -> Iterator[None]:
+    """Keeps these folders open meanwhile, once the way to each was gone: thousands of small blobs go through the same
+    few folders, and each step on the way costs as much as to make a file. They need not be there yet.
     """
-    if not isinstance(path, Confined):
-        yield None, os.fspath(path)
-        return
-    *folders, name = path.inside.split("/")
-    folder = _room(path, folders[:_ROOM])
+    ways = [str(folder) for folder in folders]
+    with _holding:
+        for way in ways:
+            _held[way] = _held.get(way, 0) + 1
     try:
-        for step in folders[_ROOM:]:
-            inner = _enter(folder, step, path)
-            os.close(folder)
-            folder = inner
-        yield folder, name
+        yield
     finally:
-        os.close(folder)
+        with _holding:
+            for way in ways:
+                _held[way] -= 1
+                if not _held[way]:
+                    del _held[way]
+                    _open.pop(way, None)
 
 
-def _room(path: Confined, steps: list[str]) -> int:
-    """The folder that these first steps lead to, open: in one step where it is the one that all of them led to before.
+class at:  # noqa: N801 - it is used as a function
+    """The folder that a path stands in, open, and its name in there: for the functions of `os` that take a `dir_fd`.
 
-    Thousands of small blobs go through the same few folders, and each step costs as much as to make a file.
+    `making`: what is done there fails only where the folder is gone, and then another one may have taken its place.
+    Entering raises OSError, and Obstructed for a link on the way.
     """
-    way = "/".join((path.base, *steps))
-    with contextlib.suppress(OSError):
-        folder = os.open(way, _BASE)
-        if _known.get(way) == _identity(folder):
-            return folder
-        os.close(folder)
-    folder = os.open(path.base, _BASE)
-    try:
-        for step in steps:
-            inner = _enter(folder, step, path)
-            os.close(folder)
-            folder = inner
-    except BaseException:
-        os.close(folder)
-        raise
-    if len(_known) >= _MAX_KNOWN:
-        _known.clear()
-    _known[way] = _identity(folder)
+
+    __slots__ = ("_folder", "_making", "_path")
+
+    def __init__(self, path: AnyPath, *, making: bool = False) -> None:
+        self._path = path
+        self._making = making
+        self._folder: _Folder | None = None
+
+    def __enter__(self) -> tuple[int | None, str]:
+        path = self._path
+        if not isinstance(path, Confined):
+            return None, os.fspath(path)
+        way, _, name = path.inside.rpartition("/")
+        folder = self._folder = _reached(path, way)
+        return folder.file, name
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._making and isinstance(error, FileNotFoundError) and isinstance(self._path, Confined):
+            _open.pop(f"{self._path.base}/{self._path.inside.rpartition('/')[0]}", None)
+        self._folder = None
+
+
+def _reached(path: Confined, way: str) -> _Folder:
+    """The folder to which `way` leads from the base of `path`, step by step from the nearest that is open."""
+    place = f"{path.base}/{way}"
+    folder = _open.get(place)
+    if folder is not None:
+        return folder
+    if way:
+        outer, _, step = way.rpartition("/")
+        before = _reached(path, outer)
+        try:
+            folder = _Folder(_enter(before.file, step, path))
+        finally:
+            del before  # an error that is kept somewhere keeps the names of this call, and would keep it open
+    else:
+        folder = _Folder(os.open(path.base, _BASE))
+    if place in _held:
+        with _holding:
+            if place in _held:
+                _open[place] = folder
     return folder
-
-
-def _identity(folder: int) -> tuple[int, int]:
-    found = os.fstat(folder)
-    return found.st_dev, found.st_ino
 
 
 def _enter(folder: int, name: str, path: Confined) -> int:
@@ -137,7 +170,7 @@ def _planted(path: Confined) -> Obstructed:
 def make_folder(path: Confined) -> None:
     """Makes it, and what it stands in; it may be there. Raises OSError, and Obstructed where something else is."""
     try:
-        with at(path) as (folder, name):
+        with at(path, making=True) as (folder, name):
             try:
                 os.mkdir(name, dir_fd=folder)
             except FileExistsError:
@@ -167,7 +200,7 @@ def open_file(path: AnyPath, flags: int = 0) -> int:
 
     Raises OSError, and Obstructed where something else is: a link, one of several names of a file, no file at all.
     """
-    with at(path) as (folder, name):
+    with at(path, making=True) as (folder, name):
         while True:
             try:
                 return _create(folder, name, path, flags & ~os.O_TRUNC)
@@ -187,7 +220,7 @@ def reopen_file(path: AnyPath) -> int:
 
 def create_file(path: AnyPath) -> int:
     """Makes a file and opens it for reading and writing. Raises OSError; FileExistsError where anything is there."""
-    with at(path) as (folder, name):
+    with at(path, making=True) as (folder, name):
         return _create(folder, name, path, 0)
 
 
@@ -255,10 +288,13 @@ def unlink(path: AnyPath) -> None:
 def rename(source: AnyPath, target: AnyPath) -> None:
     """Moves a file, over whatever file is there. Raises OSError."""
     if isinstance(source, Confined) and isinstance(target, Confined) and source.parent == target.parent:
-        with at(source) as (folder, name):
+        with at(source, making=True) as (folder, name):
             os.rename(name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
         return
-    with at(source) as (source_folder, source_name), at(target) as (target_folder, target_name):
+    with (
+        at(source, making=True) as (source_folder, source_name),
+        at(target, making=True) as (target_folder, target_name),
+    ):
         os.rename(source_name, target_name, src_dir_fd=source_folder, dst_dir_fd=target_folder)
 
 

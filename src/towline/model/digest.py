@@ -48,3 +48,6 @@ class Digest:
 
     def __str__(self) -> str:
         return f"sha256:{self.hex}"
+
+    def __hash__(self) -> int:
+        return hash(self.hex)

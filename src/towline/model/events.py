@@ -73,9 +73,19 @@ class Progress:
 
     def line(self) -> bytes:
         """As `encode` gives it. Made once: whoever watches the same pull is sent the same bytes."""
-        if self._line is None:
-            object.__setattr__(self, "_line", _encoded(self.wire()))
-        return self._line or b""
+        line = self._line
+        if line is None:
+            if self.waiting or not isinstance(self.digest, Digest):
+                line = _encoded(self.wire())
+            else:  # there may be thousands of them, and nothing in them needs to be escaped
+                line = b'{"status":"pulling %b","digest":"sha256:%b","total":%d,"completed":%d}\n' % (
+                    self.digest.short.encode(),
+                    self.digest.hex.encode(),
+                    self.total,
+                    self.completed,
+                )
+            object.__setattr__(self, "_line", line)
+        return line
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from towline.errors import RegistryError, SourceBusy, SourceGone
@@ -17,8 +18,7 @@ from towline.registry.wire import Allowance
 from towline.registry.words import Words, words_of
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(NamedTuple):
     """A question to an endpoint, wherever its addresses lead: in which conversation, about which repository, with which
     headers, and how long it may take in all. `served`: hosts that have sent something already; if they refuse
     connections they are restarting.
@@ -40,8 +40,7 @@ class Place:
     guard: Guard | None
 
 
-@dataclass(frozen=True, slots=True)
-class Landing:
+class Landing(NamedTuple):
     """Where a request ended: the response, and the place that gave it, where that is not the endpoint itself."""
 
     response: Response

@@ -71,7 +71,7 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client = HttpClient(connections=settings.connections, connect_timeout=settings.connect_timeout)
+        self._client = HttpClient(connections=4 * settings.connections, connect_timeout=settings.connect_timeout)
         self._access = Access(self._client, transport(settings))
 
     def call(self) -> Call:

@@ -1,19 +1,21 @@
 """The HTTP client beneath, which nothing else knows but `failures`, by the names of its errors.
 
-urllib3 keeps the connections, speaks TLS and sends; connecting is `addresses`, what comes back is read by `response`.
-A `Call` is one conversation that another thread can cancel at any moment but while a name is resolved. Nothing here
-follows a redirect, retries, or knows what a registry is.
+urllib3 makes the connections, and speaks TLS; where to connect is `addresses`, what comes back is read by `response`.
+Requests have no bodies and few headers, so they are one write: by way of urllib3's own, they cost most of what a small
+blob costs. A `Call` is one conversation that another thread can cancel at any moment but while a name is resolved.
+Nothing here follows a redirect, retries, or knows what a registry is.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
+import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -21,6 +23,7 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.url import _encode_target
 
 from towline import _version
 from towline.errors import Cancelled, SourceGone
@@ -28,73 +31,31 @@ from towline.registry.addresses import Address, Addresses, NotPermittedError
 from towline.registry.failures import FAILURES, host_of, translated
 from towline.registry.guard import Guard
 from towline.registry.response import Response
-from towline.registry.wire import TICK, Allowance, Wire
+from towline.registry.wire import Allowance, Wire
 
 USER_AGENT = f"towline/{_version.__version__}"
 
-_MAX_POOLS = 64
+_MAX_SERVERS = 64
 """Servers whose connections are kept: mirrors and blob hosts are few."""
 
-
-class _Active(threading.local):
-    call: Call
-
-
-_active = _Active()
-"""The conversation for which this thread is inside the client."""
-
-
-class _Receiving:
-    """Stands where http.client makes a response from the socket. To http.client it is one that is over at once: who
-    has the connection when is `Response`'s affair.
-    """
-
-    will_close = False
-    version_string = "HTTP/1.1"
-    length_remaining = None
-
-    def __init__(self, sock: socket.socket | None, *, method: str | None = None) -> None:
-        self._sock = sock
-        self._method = method or "GET"
-        self._connection: Any = None
-        self._pool: Any = None
-        self.response: Response
-
-    def begin(self) -> None:
-        call = _active.call
-        if self._sock is None:  # lost while the request was sent, which urllib3 passes over
-            raise ConnectionResetError("the connection was lost")
-        wire = Wire(self._sock, call.allowance)
-        self.response = Response(call, wire, self._method, host=call.host, release=self._release_connection)
-        self.status = self.response.status
-        self.headers = self.response.headers
-
-    def isclosed(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        pass
-
-    def _release_connection(self, reusable: bool) -> None:
-        if not reusable:
-            self._connection.close()
-        self._pool._put_conn(self._connection)
+_PLAIN_TARGET = re.compile(r"/(?:[\w!$&'()*+,;=:@/?.~-]|%[0-9A-F]{2})*\Z", re.ASCII)
+"""What can stand in a request as it is."""
 
 
 class _Conversing:
-    """What both kinds of connections do for the conversation that uses them."""
+    """What both kinds of connections do for the `call` that uses them."""
 
-    response_class: Any = _Receiving
     sock: socket.socket | None
+    call: Call
     address: Address
     _twin: socket.socket | None = None
 
     def _new_conn(self: Any) -> socket.socket:
         sock: socket.socket
-        sock, self.address = _active.call._connected(self._dns_host, self.port)
+        sock, self.address = self.call._connected(self._dns_host, self.port)
         # TLS takes the descriptor over: while it shakes hands, `cancel` reaches the connection by another one.
         self._twin = sock.dup()
-        _active.call._reach(self._twin)
+        self.call._reach(self._twin)
         return sock
 
     def connect(self) -> None:
@@ -104,21 +65,7 @@ class _Conversing:
         finally:
             if self._twin is not None:
                 self._twin.close()
-            _active.call._connects(time.monotonic() - since)
-        self._attach()
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:
-            self._attach()
-        super().request(*args, **kwargs)  # type: ignore[misc]
-
-    def getresponse(self: Any) -> Any:
-        # Past urllib3's own, which would read the head once more, and log what it does not like of it.
-        return http.client.HTTPConnection.getresponse(self)
-
-    def _attach(self) -> None:
-        if self.sock is not None:
-            _active.call._uses(self.sock, self.address)
+            self.call._connects(time.monotonic() - since)
 
 
 class _PlainConnection(_Conversing, HTTPConnection):
@@ -137,6 +84,43 @@ class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
+class _Server:
+    """The connections to one server: those that are idle, at most `most`, the last used first. Safe from threads."""
+
+    def __init__(self, pool: Any, host: str, most: int) -> None:
+        self.host = host
+        """For the header of this name."""
+        self._pool = pool
+        self._most = most
+        self._idle: list[Any] = []
+        self._closed = False
+
+    def connection(self) -> Any:
+        """One that is idle and that the server has not closed, or one that is yet to be connected."""
+        with contextlib.suppress(IndexError):
+            while connection := self._idle.pop():
+                if connection.is_connected:
+                    return connection
+                connection.close()
+        return self._pool._new_conn()
+
+    def take_back(self, connection: Any, *, reusable: bool) -> None:
+        """Keeps a connection for another conversation, or closes it."""
+        if not reusable or len(self._idle) >= self._most:
+            connection.close()
+            return
+        self._idle.append(connection)
+        if self._closed:  # before that, or since
+            self.close()
+
+    def close(self) -> None:
+        """Closes what is idle, and what is given back from now on."""
+        self._closed = True
+        with contextlib.suppress(IndexError):
+            while connection := self._idle.pop():
+                connection.close()
+
+
 class HttpClient:
     """Pooled connections, kept alive, certificates checked against the system's trust.
 
@@ -146,41 +130,49 @@ class HttpClient:
     def __init__(self, *, connections: int, connect_timeout: float) -> None:
         self.connect_timeout = connect_timeout
         self.addresses = Addresses()
-        self._timeout = urllib3.Timeout(connect=connect_timeout, read=TICK)
-        self._manager = urllib3.PoolManager(
-            num_pools=_MAX_POOLS,
-            maxsize=connections,
-            retries=False,
-            ssl_context=ssl.create_default_context(),
-        )
-        self._pools: dict[str, urllib3.HTTPConnectionPool] = {}
+        self._connections = connections
+        self._manager = urllib3.PoolManager(num_pools=_MAX_SERVERS, ssl_context=ssl.create_default_context())
         self._manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+        self._servers: dict[str, _Server] = {}
+        self._lock = threading.Lock()
 
     def call(self) -> Call:
         """A new conversation; close it."""
         return Call(self)
 
-    def _pool(self, url: str) -> tuple[urllib3.HTTPConnectionPool, str]:
-        """The connections to the server of an address, and the rest of the address. To ask urllib3's manager each time
-        costs a third of a small request.
-        """
+    def _server(self, url: str) -> tuple[_Server, str]:
+        """The server of an address, and the target of a request for it."""
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
-        pool = self._pools.get(origin)
-        if pool is None:
-            if len(self._pools) >= _MAX_POOLS:
-                self._pools.clear()
-            pool = self._pools[origin] = self._manager.connection_from_url(origin)
+        server = self._servers.get(origin) or self._met(origin)
         # Put together by hand: `urlunsplit` takes a path that begins with two slashes for a host, and adds two more.
-        return pool, f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        if not _PLAIN_TARGET.match(target):
+            target = _encode_target(target)
+        return server, target
+
+    def _met(self, origin: str) -> _Server:
+        with self._lock:
+            if origin not in self._servers:
+                if len(self._servers) >= _MAX_SERVERS:
+                    self._forget()
+                pool = self._manager.connection_from_url(origin)
+                host = f"[{pool.host}]" if ":" in pool.host else pool.host
+                if pool.port not in (None, {"http": 80, "https": 443}.get(pool.scheme or "")):
+                    host = f"{host}:{pool.port}"
+                self._servers[origin] = _Server(pool, host, self._connections)
+            return self._servers[origin]
 
     def close(self) -> None:
         """Closes the idle connections, and those that are in use when they are given back."""
-        # Not `clear` alone: it leaves that to the collector, and whatever holds a response keeps its pool alive.
-        for key in self._manager.pools.keys():  # noqa: SIM118 - it has no other iteration
-            with contextlib.suppress(KeyError):
-                self._manager.pools[key].close()
+        with self._lock:
+            self._forget()
         self._manager.clear()
+
+    def _forget(self) -> None:
+        servers, self._servers = self._servers, {}
+        for server in servers.values():
+            server.close()
 
 
 class Call:
@@ -201,7 +193,8 @@ class Call:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._response: Response | None = None
-        self._cancelled = threading.Event()
+        self._cancelled = False
+        self._interrupted: threading.Event | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -225,47 +218,55 @@ class Call:
         self.close()
         self.check()
         self.host, self.allowance, self.address, self._guard = host_of(url), allowance, None, guard
-        _active.call = self
         try:
             allowance.check()
-            pool, target = self._client._pool(url)
-            received: Any = pool.urlopen(
-                method,
-                target,
-                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
-                preload_content=False,
-                decode_content=False,
-                redirect=False,
-                assert_same_host=False,
-                retries=False,
-                timeout=self._client._timeout,
-            )
+            server, target = self._client._server(url)
+            self._response = response = self._asked(server, _request(method, target, server.host, headers), method)
         except FAILURES as error:
             self.check()
             if self.address is not None:
                 self._client.addresses.distrust(self.address)
             raise translated(error, self.host) from None
-        finally:
-            del _active.call
-        response: Response = received.response
-        self._response = response
         self.check()
         return response
 
+    def _asked(self, server: _Server, request: bytes, method: str) -> Response:
+        connection = server.connection()
+        try:
+            connection.call = self
+            if connection.sock is None:
+                connection.timeout = self._client.connect_timeout
+                connection.connect()
+            self._uses(connection.sock, connection.address)
+            wire = Wire(connection.sock, self.allowance)
+            # A server may answer before it has read all, and go: what it said counts.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.sock.sendall(request)
+            return Response(self, wire, method, host=self.host, release=partial(server.take_back, connection))
+        except BaseException:
+            self._let_go()
+            connection.close()
+            raise
+
     def check(self) -> None:
         """Raises Cancelled after `cancel`."""
-        if self._cancelled.is_set():
+        if self._cancelled:
             raise Cancelled("the download was stopped")
 
     def wait(self, seconds: float) -> None:
         """Sleeps; raises Cancelled at once when another thread cancels."""
-        self._cancelled.wait(seconds)
+        with self._lock:
+            interrupted = self._interrupted = threading.Event()
+        self.check()
+        interrupted.wait(seconds)
         self.check()
 
     def cancel(self) -> None:
         """From any thread, any number of times: what blocks here raises Cancelled within milliseconds."""
         with self._lock:
-            self._cancelled.set()
+            self._cancelled = True
+            if self._interrupted is not None:
+                self._interrupted.set()
             if self._socket is not None:
                 # Not the TLS socket's own `shutdown`: that one would have the reader take ciphertext for data.
                 with contextlib.suppress(OSError):  # it is closed already
@@ -318,10 +319,20 @@ class Call:
         """What `cancel` has to shut down from now on."""
         with self._lock:
             self._socket = connection
-        if self._cancelled.is_set():
+        if self._cancelled:
             self.cancel()
 
     def _let_go(self) -> None:
         """The connection goes back to the pool: a later `cancel` must not touch it."""
         with self._lock:
             self._socket = None
+
+
+def _request(method: str, target: str, host: str, headers: Mapping[str, str]) -> bytes:
+    """Raises ValueError where a header would hold more than a header."""
+    fields = {"Host": host, "User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    text = "\r\n".join(lines)
+    if max(text.count("\n"), text.count("\r")) >= len(lines):
+        raise ValueError("a line break in a request")
+    return text.encode("latin-1")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from towline.registry.wire import Garbled, Wire
 
@@ -22,8 +21,9 @@ class Headers:
     def __init__(self, lines: Iterable[bytes]) -> None:
         self._fields: dict[str, str] = {}
         name = ""
-        for line in lines:
-            text = line.decode("latin-1")
+        for text in b"\n".join(lines).decode("latin-1").split("\n"):
+            if not text:
+                continue
             if text[0] in " \t":  # a folded line (RFC 9112, section 5.2)
                 value = text
             else:
@@ -39,8 +39,7 @@ class Headers:
         return self._fields.get(name.lower(), default)
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What comes before the body. `persistent`: the server does not mean to close the connection after it."""
 
     status: int
@@ -51,13 +50,15 @@ class Head:
 def read_head(wire: Wire) -> Head:
     """Reads past informational answers. Raises Garbled, OSError."""
     for _ in range(MAX_INFORMATIONAL + 1):
-        match = _STATUS.match(_line(wire))
+        lines = wire.lines()
+        match = _STATUS.match(lines.pop(0) if lines is not None else _line(wire))
         if match is None:
             raise Garbled("the answer is not HTTP")
         minor, status = int(match[1]), int(match[2])
-        lines = []
-        while line := _line(wire):
-            lines.append(line)
+        if lines is None:
+            lines = []
+            while line := _line(wire):
+                lines.append(line)
         if not 100 <= status < 200:
             headers = Headers(lines)
             connection = (headers.get("connection") or "").lower()

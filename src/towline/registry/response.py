@@ -31,7 +31,7 @@ class Response:
     connection back, and is told whether it can be used again.
     """
 
-    def __init__(self, call: Call, wire: Wire, method: str, *, host: str, release: Callable[[bool], None]) -> None:
+    def __init__(self, call: Call, wire: Wire, method: str, *, host: str, release: Callable[..., None]) -> None:
         """Waits for the head. Raises what `FAILURES` names."""
         head = read_head(wire)
         self.host = host
@@ -159,7 +159,7 @@ class Response:
         if not self._released:
             self._released = True
             self._call._let_go()
-            self._release(reusable)
+            self._release(reusable=reusable)
 
 
 def retry_after(text: str | None) -> float | None:

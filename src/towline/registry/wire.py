@@ -71,7 +71,8 @@ class Wire:
         self._searched = 0
         self._noise = 0
         self._tick = TICK
-        sock.settimeout(TICK)
+        if sock.gettimeout() != TICK:
+            sock.settimeout(TICK)
 
     @property
     def idle(self) -> bool:
@@ -98,6 +99,29 @@ class Wire:
         self._take(end + 1)
         self._noise += end + 1
         return line.removesuffix(b"\r")
+
+    def lines(self) -> list[bytes] | None:
+        """All lines up to an empty one, where they are here, and end as they should; None where they are to be read
+        one by one. Raises as `line`.
+        """
+        held = self._held
+        if not held:
+            came = self._waited(self._more)
+            if came:
+                held += came
+            elif came is not None:
+                raise ConnectionResetError("the connection ended before the answer's head")
+        end = held.find(b"\r\n\r\n")
+        if end < 0:
+            return None
+        head = bytes(held[:end])
+        lines = head.split(b"\r\n")
+        if head.count(b"\n") >= len(lines):
+            return None
+        self._check_noise(end + 4)
+        self._take(end + 4)
+        self._noise += end + 4
+        return lines
 
     def readinto(self, buffer: memoryview) -> int | None:
         """Fills the start of `buffer`; 0 at the connection's end, None where nothing came within a tick.

@@ -55,7 +55,10 @@ def link(source: AnyPath, target: AnyPath) -> bool:
 
 
 def _link(source: AnyPath, target: AnyPath) -> None:
-    with at(source) as (source_folder, source_name), at(target) as (target_folder, target_name):
+    with (
+        at(source, making=True) as (source_folder, source_name),
+        at(target, making=True) as (target_folder, target_name),
+    ):
         os.link(
             source_name,
             target_name,

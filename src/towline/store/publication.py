@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from towline.errors import NoSpace, StoreError, store_error
-from towline.files.confined import Confined, make_folder, remove_tree, unlink
+from towline.files.confined import Confined, held, make_folder, remove_tree, unlink
 from towline.files.regular import Irregular, has_file, read_regular
 from towline.files.sync import sync_folder
 from towline.model.digest import Digest
@@ -63,17 +63,21 @@ class Publication:
         ticket = uuid.uuid4().hex
         self._pins = layout.pinned(ticket)
         self._lock = FileLock(layout.lock(f"pull-{ticket}"))
+        self._held = held(self._pins, layout.inside("staging"), layout.inside("locks"))
         self._fetched: dict[Digest, Stamp] = {}
+        self._begun: set[str] = set()
         self._current = False
         self._doubtful: list[Descriptor] = []
 
     def __enter__(self) -> Self:
         self._demand_room(self._layout.manifest(self._name))
+        self._held.__enter__()
         try:
             self._lock.wait()  # a sweep takes it for a moment, to see whether anybody has it
             make_folder(self._pins)
         except OSError as error:
             self._lock.release()
+            self._held.__exit__(None, None, None)
             raise store_error(error) from None
         return self
 
@@ -82,6 +86,7 @@ class Publication:
     ) -> None:
         remove_tree(self._pins)
         self._lock.release()
+        self._held.__exit__(None, None, None)
 
     def staged(self, blob: Descriptor) -> StagedBlob:
         """Where the blob grows."""
@@ -161,20 +166,23 @@ class Publication:
         missing = list(missing)
         if not missing:
             return
-        begun: set[str] = set()
         try:
             for folder in (self._layout.staging, self._layout.blobs):
                 with contextlib.suppress(FileNotFoundError):
-                    begun.update(name.removeprefix("sha256-").partition("-")[0] for name in os.listdir(folder))
+                    self._begun.update(name.removeprefix("sha256-").partition("-")[0] for name in os.listdir(folder))
             free = free_bytes(self._layout.own)
         except OSError as error:
             raise store_error(error) from None
-        need = sum(b.size - (self.staged(b).allocated if b.digest.hex in begun else 0) for b in missing)
+        need = sum(b.size - (self.staged(b).allocated if self.has_begun(b) else 0) for b in missing)
         if free is not None and need > free:
             raise NoSpace(
                 f"not enough space for {self._name}: {finer(need)} are needed and {finer(free)} are free; "
                 "free some space, or set OLLAMA_MODELS to a folder on a larger disk"
             )
+
+    def has_begun(self, blob: Descriptor) -> bool:
+        """Whether there was anything of the blob when it was looked whether it fits."""
+        return blob.digest.hex in self._begun
 
     def publish(self) -> list[Descriptor]:
         """Puts the blobs and then the manifest into the store, durably.

@@ -7,11 +7,13 @@ import os
 import re
 import struct
 
-from towline.files.confined import Confined, at, names_in, rename
+from towline.files.confined import Confined, at, names_in, remove_tree, rename
 from towline.files.regular import open_unlinked
+from towline.model.checksums import BLOCK_BYTES
 from towline.model.digest import Digest
 from towline.store.layout import Layout, staging_key
 from towline.store.locks import FileLock
+from towline.store.staging import StagedBlob
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _SIZE = struct.Struct("<8xQ")
@@ -32,8 +34,14 @@ def rekey(layout: Layout) -> None:
 def _rename(layout: Layout, name: str) -> None:
     folder = layout.staged(name)
     size = _size(folder)
-    if size is not None:
+    if size is None:
+        return
+    if size > BLOCK_BYTES:
         rename(folder, layout.staged(staging_key(Digest(name), size)))
+        return
+    with contextlib.suppress(FileNotFoundError):  # so small a blob has no folder any more, and no parts
+        rename(folder / "whole", StagedBlob(layout, Digest(name), size).whole_path)
+    remove_tree(folder)
 
 
 def _size(folder: Confined) -> int | None:

@@ -14,6 +14,7 @@ from towline.files.confined import AnyPath, Confined, make_folder, open_file, re
 from towline.files.ownership import set_mode
 from towline.files.regular import has_file, has_file_itself, open_unlinked
 from towline.files.sync import forget_cached, sync_file
+from towline.model.checksums import BLOCK_BYTES
 from towline.model.digest import Digest
 from towline.store import adoption
 from towline.store.checksums import keep_checksums
@@ -28,28 +29,32 @@ class StagedBlob:
     """The staging of one blob: a `transfer.protocols.Staging`.
 
     `whole` in it is verified and durable: it gets that name only after both. The folder goes when the blob is in the
-    store.
+    store. A blob of up to a block, of which a model may have thousands, has no folder, and no journal: two names, one
+    while it is written and one when it is whole.
     """
+
+    __slots__ = ("_digest", "_folder", "_layout", "_lock", "_lock_path", "_size", "_small")
 
     def __init__(self, layout: Layout, digest: Digest, size: int) -> None:
         self._layout = layout
         self._digest = digest
         self._size = size
+        self._small = size <= BLOCK_BYTES
         key = staging_key(digest, size)
         self._folder = layout.staged(key)
         self._lock_path = layout.lock(key)
         self._lock = FileLock(self._lock_path)
 
     @classmethod
-    def named(cls, layout: Layout, key: str) -> Self | None:
-        """That of this key, if it is one."""
-        parts = staged_as(key)
+    def named(cls, layout: Layout, name: str) -> Self | None:
+        """That to which an entry of the staging folder belongs, if it is one's."""
+        parts = staged_as(name.partition(".")[0])
         return cls(layout, *parts) if parts is not None else None
 
     @property
     def data_path(self) -> Confined:
         """The growing file."""
-        return self._folder / "data"
+        return self._named("data")
 
     @property
     def journal_path(self) -> Confined:
@@ -59,7 +64,11 @@ class StagedBlob:
     @property
     def whole_path(self) -> Confined:
         """The file once it is verified and durable."""
-        return self._folder / "whole"
+        return self._named("whole")
+
+    def _named(self, name: str) -> Confined:
+        folder = self._folder
+        return Confined(folder.base, f"{folder.inside}.{name}", folder.store) if self._small else folder / name
 
     def is_whole(self) -> bool:
         """Whether the blob is here or in the store already."""
@@ -70,7 +79,8 @@ class StagedBlob:
         try:
             if not self._lock.acquire():
                 return False
-            make_folder(self._folder)
+            if not self._small:
+                make_folder(self._folder)
         except OSError as error:
             self._lock.release()
             raise store_error(error) from None
@@ -128,7 +138,8 @@ class StagedBlob:
     def finish(self, file: int) -> None:
         """The data, which is open as `file`, is verified: makes it last, and then `whole`. Raises StoreError."""
         try:
-            set_mode(file, self._folder.store)
+            if not self._small:  # else this process made it
+                set_mode(file, self._folder.store)
             self._sync(file)
             # Where somebody removed the store, and its locks with it, another download may have begun here by now.
             if not same_file(file, self.data_path):
@@ -151,12 +162,18 @@ class StagedBlob:
 
     def discard(self) -> None:
         """Removes what is here."""
-        remove_tree(self._folder)
+        if not self._small:
+            remove_tree(self._folder)
+            return
+        for path in (self.data_path, self.whole_path):
+            with contextlib.suppress(OSError):
+                unlink(path)
 
     def release(self) -> None:
         """Gives the lock back, and removes the folder if the blob is in the store meanwhile."""
         self._lock.release()
-        self.clean()
+        if not self._small:
+            self.clean()
 
     def place(self, target: AnyPath) -> bool:
         """Links the whole blob to `target`, or moves it where there are no hard links; False where it is not here."""
@@ -183,12 +200,18 @@ class StagedBlob:
         return min(adoption.movable_bytes(self._layout, self._digest), self._size)
 
     def clean(self) -> None:
-        """Keeps the blob's checksums and removes the folder once the blob is in the store, unless somebody works in it.
+        """Keeps the blob's checksums and removes what is here, once the blob is in the store and nobody works here.
 
         Called after the blob was linked into the store, and after the lock was given back: the later of the two finds
         both true.
         """
-        if not has_file(self._layout.blob(self._digest), self._size) or not os.path.exists(self._folder):
+        if not has_file(self._layout.blob(self._digest), self._size):
+            return
+        if self._small:
+            with contextlib.suppress(OSError):  # whoever relies on it has it pinned, or looks into the store
+                unlink(self.whole_path)
+            return
+        if not os.path.exists(self._folder):
             return
         lock = FileLock(self._lock_path)
         try:

@@ -26,11 +26,11 @@ def sweep(layout: Layout, *, staging_ttl: float) -> None:
     """
     for folder in _entries(layout.inside("pins")):
         _remove_if_free(folder, FileLock(layout.lock(f"pull-{folder.name}")))
-    for folder in _entries(layout.inside("staging")):
-        if (staged := StagedBlob.named(layout, folder.name)) is not None:
+    for entry in _entries(layout.inside("staging")):
+        if (staged := StagedBlob.named(layout, entry.name)) is not None:
             staged.clean()
-        if _age(folder) > staging_ttl:
-            _remove_if_free(folder, FileLock(layout.lock(folder.name)))
+        if _age(entry) > staging_ttl:
+            _remove_if_free(entry, FileLock(layout.lock(entry.name.partition(".")[0])))
     sweep_checksums(layout)
     for file in _entries(layout.inside("locks")):
         with contextlib.suppress(OSError):
@@ -39,16 +39,18 @@ def sweep(layout: Layout, *, staging_ttl: float) -> None:
                 lock.release()
 
 
-def _remove_if_free(folder: Confined, lock: FileLock) -> None:
+def _remove_if_free(entry: Confined, lock: FileLock) -> None:
     with contextlib.suppress(OSError):
         if lock.acquire():
-            remove_tree(folder)
+            remove_tree(entry)
             lock.release()
 
 
-def _age(folder: Confined) -> float:
-    """Seconds since anything in it was touched. A time that cannot be, of a clock that was not set, is set to now."""
-    ages = [_age_of(path) for path in (folder, *_entries(folder))]
+def _age(entry: Confined) -> float:
+    """Seconds since it, or anything in it, was touched. A time that cannot be, as of a clock that was never set, is set
+    to now.
+    """
+    ages = [_age_of(path) for path in (entry, *_entries(entry))]
     return min(ages, default=0.0)
 
 

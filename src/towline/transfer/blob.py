@@ -5,7 +5,8 @@
      │ └ another process has the lock
      └── elsewhere
 
-What it is while it is active is a `Download`: made when its turn comes and dropped at the end, as thousands may wait.
+What it is while it is active is a `Download`, or a `SmallDownload`: made when its turn comes and dropped at the end, as
+thousands may wait.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from towline.patience import Patience, Pulse
 from towline.transfer.download import Download
 from towline.transfer.journal import BLOCK_BYTES, journaled_bytes
 from towline.transfer.protocols import BlobSource, Staging
+from towline.transfer.small import SmallDownload
 from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Work, meaning
 
 _log = logging.getLogger("towline")
@@ -91,7 +93,7 @@ class BlobTransfer:
         self._hash_soon = hash_soon
         self._lock = threading.Lock()
         self._state = _State.NEW
-        self._download: Download | None = None
+        self._download: Download | SmallDownload | None = None
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._shown = self.found
         self._next_look = 0.0
@@ -104,6 +106,11 @@ class BlobTransfer:
         """Bytes to show: never falls, and is `size` only once the digest is verified."""
         download = self._download
         return max(self._shown, download.shown) if download is not None else self._shown
+
+    @property
+    def small(self) -> bool:
+        """Whether it is fetched at once: a blob of up to a block."""
+        return self.size <= BLOCK_BYTES
 
     @property
     def begun(self) -> bool:
@@ -180,11 +187,13 @@ class BlobTransfer:
     def _begin(self, now: float) -> Work | float:
         if now < self._next_look:
             return self._next_look
-        if self._sources and not any(self._terms.slots.free(str(source)) for source in self._sources):
+        room = self._terms.room(self.size)
+        if self._sources and not any(room.slots.free(str(source)) for source in self._sources):
             return CROWDED
-        if not self._terms.berths.take(self._terms.owner):
+        if not room.berths.take(self._terms.owner):
             return CROWDED
         self._state = _State.PREPARING
+        self._terms.active.add(self)
         return self._prepare
 
     def _prepare(self, buffer: memoryview) -> None:
@@ -195,10 +204,11 @@ class BlobTransfer:
                 self._follow()
         except Exception as error:  # noqa: BLE001 - see `meaning`
             self._conclude(meaning(error, self.digest))
-        work = self.take(time.monotonic()) if self.size <= BLOCK_BYTES else NEVER
+        work = self.take(time.monotonic()) if self.small else NEVER
         if isinstance(work, float):
-            self._poke(self)
-        else:  # a blob of one block: to wake another thread would cost more than to fetch it here
+            if not self.concluded:
+                self._poke(self)
+        else:  # to wake another thread would cost more than to fetch it here
             work(buffer)
 
     def _enter(self) -> None:
@@ -219,12 +229,13 @@ class BlobTransfer:
             if self._state is _State.PREPARING:
                 self._state = _State.ACTIVE
 
-    def _made(self) -> Download | None:
+    def _made(self) -> Download | SmallDownload | None:
         """The download; None where nobody wants it any longer."""
         crew = Crew(partial(self._poke, self), self._hash_soon, self._conclude, self._is_endless)
         with self._lock:
             if self._state is _State.PREPARING:
-                self._download = Download(self.digest, self.size, self._sources, self._staging, self._terms, crew)
+                kind = SmallDownload if self.small else Download
+                self._download = kind(self.digest, self.size, self._sources, self._staging, self._terms, crew)
             return self._download
 
     def _is_endless(self) -> bool:
@@ -248,7 +259,7 @@ class BlobTransfer:
             if waits_again:
                 self._state = _State.NEW
         if waits_again:
-            self._terms.berths.give_back(self._terms.owner)
+            self._terms.room(self.size).berths.give_back(self._terms.owner)
 
     def fail(self, error: Exception) -> None:
         """It cannot go on, by a fault that nobody expected."""
@@ -260,13 +271,14 @@ class BlobTransfer:
                 return
             begun = self.begun
             self._state = _State.CONCLUDED
+            self._terms.active.discard(self)
             self.error = error
             self._shown = self.completed if error is not None else self.size
             download, self._download = self._download, None
             listeners, self._listeners = self._listeners, ()
             self._sources = ()
         if begun:
-            self._terms.berths.give_back(self._terms.owner)
+            self._terms.room(self.size).berths.give_back(self._terms.owner)
         if download is not None:
             download.stop()
         for listener in listeners:

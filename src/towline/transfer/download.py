@@ -62,7 +62,7 @@ class Download:
         self.size = size
         self.shown = 0
         self.step = min([BLOCK_BYTES, *(rate.step for rate in terms.rates)])
-        self._suppliers = Suppliers(digest, sources, terms.limits.refused_timeout, terms.slots)
+        self._suppliers = Suppliers(digest, sources, terms.limits.refused_timeout, terms.large.slots)
         self._growing = GrowingFile(staging, digest, size, writeback=terms.limits.writeback, syncing=terms.syncing)
         self._terms = terms
         self._crew = crew
@@ -174,7 +174,7 @@ class Download:
             return now + LOOK_AGAIN if plan.active else NEVER
         silent = [self._receptions[each] for each in plan.silent(now) if each in self._receptions]
         supplier = self._suppliers.spare(supplier, [each.supplier for each in (*late, *silent)], now)
-        if not self._terms.slots.take(str(supplier.source)):
+        if not self._terms.large.slots.take(str(supplier.source)):
             plan.release(segment)  # another blob's thread was faster
             return CROWDED
         reception = self._receptions[segment] = Reception(plan, segment, supplier, self)
@@ -220,7 +220,7 @@ class Download:
         with self._lock:
             del self._receptions[reception.segment]
             reception.plan.release(reception.segment)
-        self._terms.slots.give_back(str(reception.supplier.source))
+        self._terms.large.slots.give_back(str(reception.supplier.source))
 
     def _learn(self, reception: Reception, error: TowlineError | None) -> None:
         """What its end says of the source, or of the whole download."""

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
+import mmap
 import threading
 import time
 from collections import deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from towline.model.digest import Digest
 from towline.patience import Patience
 from towline.transfer.blob import BlobTransfer
+from towline.transfer.desk import Desk
+from towline.transfer.distances import Distances
 from towline.transfer.growing import promised
 from towline.transfer.journal import BLOCK_BYTES
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
+from towline.transfer.segments import DUEL_AGE
 from towline.transfer.slots import Slots
 from towline.transfer.syncing import Syncing
-from towline.transfer.work import CROWDED, NEVER, Limits, Terms, Traffic, Work
+from towline.transfer.work import CROWDED, NEVER, Limits, Room, Terms, Traffic, Work
 from towline.transfer.worker import Worker
 
 _log = logging.getLogger("towline")
@@ -39,7 +44,9 @@ not keep the others from theirs.
 """
 
 MOST_THREADS = 4
-"""Times the connections that carry blobs: how many threads there are at most, with those that wait in silence."""
+"""Times the connections that carry large blobs: how many threads there are at most, with those that wait in silence, or
+for small blobs of a host that is far.
+"""
 
 SIGN_SECONDS = 0.5
 """Between two signs of life for the processes that follow a download here."""
@@ -50,12 +57,15 @@ _LAST_WORD = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A blob to be transferred: what it is, where its bytes come from, where they go. `size` in bytes."""
+    """A blob to be transferred: what it is, where its bytes come from, where they go. `size` in bytes; `begun` tells
+    whether any of them may be there.
+    """
 
     digest: Digest
     size: int
     sources: Sequence[BlobSource]
     staging: Staging
+    begun: bool = True
 
 
 class Handle:
@@ -79,6 +89,10 @@ class _Entry:
     queued: bool = False
     due: float | None = None
 
+    @property
+    def small(self) -> bool:
+        return self.transfer.small
+
 
 @dataclass(eq=False, slots=True)
 class _Group:
@@ -87,13 +101,17 @@ class _Group:
     queue: deque[_Entry] = field(default_factory=deque)
     workers: int = 0
 
-    def neediest(self) -> _Entry:
-        """The entry with the fewest threads, among the first of the queue; the first of several."""
-        best = self.queue[0]
+    def neediest(self, *, small: bool) -> _Entry | None:
+        """The entry with the fewest threads, among the first of the queue; the first of several. Of small blobs alone
+        where only those are wanted.
+        """
+        best: _Entry | None = None
         for entry in itertools.islice(self.queue, _LOOK_AHEAD):
+            if small and not entry.small:
+                continue
             if not entry.workers:
                 return entry
-            if entry.workers < best.workers:
+            if best is None or entry.workers < best.workers:
                 best = entry
         return best
 
@@ -116,10 +134,23 @@ class Pool:
         connections_per_host: int,
         rate: Rate | None = None,
     ) -> None:
-        self._limits = limits
-        self._slots = Slots(connections_per_host, self._freed)
-        self._berths = Slots(max(MOST_ACTIVE, 2 * connections), self._freed)
-        self._syncing = Syncing()
+        most = MOST_THREADS * connections
+        self.traffic = Traffic()
+        self.active: set[BlobTransfer] = set()
+        """The transfers whose turn has come, and that are not over."""
+        self._distances = Distances()
+        self._desk = Desk()
+        self._syncing = Syncing(here=connections // 4)
+        self._terms = Terms(
+            limits=limits,
+            large=Room(Slots(connections_per_host, self._freed), Slots(max(MOST_ACTIVE, 2 * connections), self._freed)),
+            small=Room(Slots(MOST_THREADS * connections_per_host, self._freed), Slots(2 * most, self._freed)),
+            syncing=self._syncing,
+            traffic=self.traffic,
+            distances=self._distances,
+            desk=self._desk,
+            active=self.active,
+        )
         self._rates = [rate] if rate is not None else []
         self._connections = connections
         self._hashers = hashers
@@ -130,6 +161,8 @@ class Pool:
         self._later: list[tuple[float, int, _Entry]] = []
         self._ticket = itertools.count()
         self._idle = 0
+        self._large_ones = 0
+        self._hanging = 0
         self._crowded = False
         self._workers: set[Worker] = set()
         self._to_hash: deque[Work] = deque()
@@ -140,7 +173,6 @@ class Pool:
         self._closed = False
         self._closing = threading.Event()
         self._nothing_comes = False
-        self.traffic = Traffic()
 
     def fetch(
         self, wanted: Sequence[Wanted], owner: Hashable, patience: Patience, *, rate: Rate | None = None
@@ -150,9 +182,9 @@ class Pool:
         `owner` is the pull that they count for, `patience` its own, `rate` a limit of that pull beside the pool's own.
         None begins before all are known: the threads would only get in the way.
         """
-        found = [promised(blob.staging, blob.digest, blob.size) for blob in wanted]
+        found = [promised(blob.staging, blob.digest, blob.size) if blob.begun else 0 for blob in wanted]
         rates = self._rates if rate is None else [*self._rates, rate]
-        terms = Terms(owner, self._limits, self._slots, self._berths, self._syncing, rates, self.traffic)
+        terms = replace(self._terms, owner=owner, rates=rates)
         handles: list[Handle] = []
         try:
             for transfer, blob in self._join(wanted, found, terms, patience, handles):
@@ -227,6 +259,7 @@ class Pool:
         called now and then.
         """
         with self._wake:
+            self._hanging = self._silent()
             if any(group.queue for group in self._groups.values()):
                 self._call_thread()
             if self._entries:
@@ -285,16 +318,18 @@ class Pool:
 
     def _room_for_a_thread(self) -> bool:
         count = len(self._workers)
-        if count < self._connections:
-            return True
         if count >= MOST_THREADS * self._connections:
             return False
+        return count < self._connections + self._hanging or self._distances.far
+
+    def _silent(self) -> int:
+        """How many threads wait in silence: others may work meanwhile."""
         now = time.monotonic()
-        busy = {worker.transfer for worker in list(self._workers)} - {None}
-        return count - sum(transfer.silent(now) for transfer in busy if transfer) < self._connections
+        busy = {worker.transfer for worker in list(self._workers)}
+        return sum(transfer.silent(now) for transfer in busy if transfer is not None)
 
     def _work(self, worker: Worker) -> None:
-        buffer = memoryview(bytearray(BLOCK_BYTES))
+        buffer = memoryview(mmap.mmap(-1, BLOCK_BYTES))  # which takes no memory before it is used
         while True:
             with self._wake:
                 chosen = self._next()
@@ -303,14 +338,14 @@ class Pool:
                 entry, work = chosen
             worker.transfer = entry.transfer
             try:
-                work(buffer)
+                with self._desk if entry.small else contextlib.nullcontext():
+                    work(buffer)
             except Exception as error:  # noqa: BLE001 - it is a fault of one blob, and the thread has others to serve
                 entry.transfer.fail(error)
             finally:
                 worker.transfer = None
                 with self._wake:
-                    entry.workers -= 1
-                    self._count(entry.owner, -1)
+                    self._count(entry, -1)
 
     def _next(self) -> tuple[_Entry, Work] | None:
         """Waits for something to do; None when the pool closes. Under lock."""
@@ -334,23 +369,26 @@ class Pool:
 
     def _choose(self, now: float) -> tuple[_Entry, Work] | None:
         for owner, group in sorted(self._groups.items(), key=lambda item: item[1].workers):
-            while group.queue:
-                entry = group.neediest()
+            while (entry := group.neediest(small=self._large_ones >= self._connections + self._hanging)) is not None:
                 answer = self._ask(entry, now)
                 if not isinstance(answer, float):
-                    entry.workers += 1
-                    self._count(owner, 1)
+                    if entry.small:  # one thread has all of it to do, unless that takes long
+                        self._ask_later(group, entry, now + DUEL_AGE)
+                    self._count(entry, 1)
                     return entry, answer
                 if answer == CROWDED:
                     break
-                group.queue.remove(entry)
-                entry.queued = False
-                if answer != NEVER:
-                    entry.due = answer
-                    heapq.heappush(self._later, (answer, next(self._ticket), entry))
+                self._ask_later(group, entry, answer)
             if not group.workers and not group.queue:
                 del self._groups[owner]
         return None
+
+    def _ask_later(self, group: _Group, entry: _Entry, due: float) -> None:
+        group.queue.remove(entry)
+        entry.queued = False
+        if due != NEVER:
+            entry.due = due
+            heapq.heappush(self._later, (due, next(self._ticket), entry))
 
     def _ask(self, entry: _Entry, now: float) -> Work | float:
         answer = entry.transfer.take(now)
@@ -359,11 +397,15 @@ class Pool:
             answer = entry.transfer.take(now)
         return answer
 
-    def _count(self, owner: Hashable, by: int) -> None:
-        group = self._groups[owner]
+    def _count(self, entry: _Entry, by: int) -> None:
+        """So many threads more work on it."""
+        group = self._groups[entry.owner]
         group.workers += by
+        entry.workers += by
+        if not entry.small:
+            self._large_ones += by
         if not group.workers and not group.queue:
-            del self._groups[owner]
+            del self._groups[entry.owner]
 
     # Hashing
 

@@ -31,7 +31,7 @@ _STRAGGLER = 8
 _MIN_TYPICAL = 64 << 10
 """Bytes a second: where even the usual is slower, another connection would be as slow."""
 
-_SILENT_AGE = 2.0
+SILENT_AGE = 2.0
 """Seconds without a byte after which a connection is not counted among those that work."""
 
 DUEL_AGE = 5.0
@@ -209,7 +209,7 @@ class Plan:
 
     def silent(self, now: float) -> list[Segment]:
         """The segments that have brought nothing for a while: they are waited for, but not by the whole transfer."""
-        return [s for s in self.active if now - s.started > _SILENT_AGE and s.rate(now) == 0]
+        return [s for s in self.active if now - s.started > SILENT_AGE and s.rate(now) == 0]
 
     def claim(self, segment: Segment, count: int) -> tuple[int, int]:
         """The next `count` bytes of the segment are about to be written: where, and how many of them may be.

@@ -33,10 +33,11 @@ class Suppliers:
 
     def offer(self, sources: Iterable[BlobSource]) -> bool:
         """Further sources, from another caller who wants the same blob; whether any is new."""
-        known = [supplier.source for supplier in self._all]
-        new = [source for source in dict.fromkeys(sources) if source not in known]
-        self._all.extend(Supplier(source, self._refused_timeout) for source in new)
-        return bool(new)
+        before = len(self._all)
+        for source in sources:
+            if all(supplier.source != source for supplier in self._all):
+                self._all.append(Supplier(source, self._refused_timeout))
+        return len(self._all) > before
 
     def pick(self, now: float) -> Supplier | float | None:
         """Whom to ask now; else when to look again, or CROWDED; None where all are gone."""

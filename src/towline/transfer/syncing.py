@@ -19,6 +19,9 @@ Task = Callable[[], None]
 MOST_THREADS = 8
 """As many tasks wait at once: disks write several files together in hardly more time than one."""
 
+QUICK = 0.01
+"""Seconds that a task takes at most where disks are quick."""
+
 _log = logging.getLogger("towline")
 
 
@@ -27,14 +30,30 @@ class Syncing:
 
     A task runs once, whatever happens: on one of the threads, in the order in which they came; on the calling one where
     no thread can be started, or when this is closed already. What it raises is logged.
+
+    `here` is how many tasks may run at once on threads that call `promptly`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, here: int = 0) -> None:
         self._lock = threading.Lock()
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()  # waits without memory of its own, unlike a condition
         self._threads: list[threading.Thread] = []
         self._unfinished = 0
         self._closed = False
+        self._here = threading.Semaphore(here)
+        self._slow = False
+
+    def promptly(self, task: Task) -> None:
+        """Has the task done where it costs least: here, as long as disks are quick, and few callers wait for one. So a
+        disk that is slow at once holds up no more than those few.
+        """
+        if self._slow or not self._here.acquire(blocking=False):
+            self.soon(task)
+            return
+        try:
+            self._timed(task)
+        finally:
+            self._here.release()
 
     def soon(self, task: Task) -> None:
         """Has the task done. Does not wait for it, unless it has to be done here."""
@@ -57,6 +76,11 @@ class Syncing:
         for thread in started:
             thread.join(max(0.0, deadline - time.monotonic()))
 
+    def _timed(self, task: Task) -> None:
+        since = time.monotonic()
+        _do(task)
+        self._slow = time.monotonic() - since > QUICK
+
     def _manned(self) -> bool:
         """Whether a thread will see to another task: one that has nothing to do, or a new one if that can be."""
         if self._unfinished >= len(self._threads) < MOST_THREADS:
@@ -66,7 +90,7 @@ class Syncing:
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            _do(task)
+            self._timed(task)
             with self._lock:
                 self._unfinished -= 1
 

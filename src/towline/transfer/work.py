@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from towline.errors import Starved, TowlineError, TransferError, store_error
+from towline.model.checksums import BLOCK_BYTES
 from towline.model.digest import Digest
+from towline.transfer.desk import Desk
+from towline.transfer.distances import Distances
 from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
 from towline.transfer.syncing import Syncing
@@ -44,23 +48,38 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """On which the blobs of one pull, the `owner`, are fetched. `slots`, `berths`, `syncing`, `traffic` and some of the
-    `rates` are shared with other pulls; of `berths`, each owner has as many as may be in the middle of their download
-    at once.
+class Room:
+    """How many blobs may be in the middle of their download at once: `slots` are connections to each host, `berths` are
+    places of each pull.
     """
 
-    owner: Hashable
-    limits: Limits
     slots: Slots
     berths: Slots
-    syncing: Syncing
-    rates: Sequence[Rate]
-    traffic: Traffic
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class Terms:
+    """On which the blobs of one pull, the `owner`, are fetched. All but the owner, and some of the `rates`, is shared
+    with other pulls. `small` is the room of blobs of up to a block; `active` are the transfers whose turn has come.
+    """
+
+    limits: Limits
+    large: Room
+    small: Room
+    syncing: Syncing
+    traffic: Traffic
+    distances: Distances
+    desk: Desk
+    active: set[Any]
+    owner: Hashable = None
+    rates: Sequence[Rate] = ()
+
+    def room(self, size: int) -> Room:
+        """That of a blob of `size` bytes."""
+        return self.small if size <= BLOCK_BYTES else self.large
+
+
+class Crew(NamedTuple):
     """Who works on a download, and for whom: `poke` has a receiving thread call `take`, `hash_soon` has a hashing
     thread do some work; `ended` is told once how it ended, well where there is no error; `endless` tells whether
     anybody who wants it waits for as long as it takes.

@@ -1,0 +1,53 @@
+"""Where the threads that fetch small blobs take turns.
+
+What such a blob costs is a few dozen calls of the system, at each of which Python lets another thread run: dozens of
+threads that do so at once spend more time on changing turns than on blobs. So one at a time does all that it has to,
+and leaves only while it waits for the network.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+LONGEST_TURN = 0.05
+"""Seconds after which the next one goes on beside the one whose turn it is: a disk, or a share, may make that wait."""
+
+
+class Desk:
+    """A context manager, for one turn. Safe from threads; `away` is for within a turn."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder = 0
+
+    def __enter__(self) -> None:
+        if self._lock.acquire(timeout=LONGEST_TURN):
+            self._holder = threading.get_ident()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._holder == threading.get_ident():
+            self._holder = 0
+            self._lock.release()
+
+    @property
+    def away(self) -> _Away:
+        """A context manager: others have their turn meanwhile."""
+        return _Away(self)
+
+
+class _Away:
+    __slots__ = ("_desk",)
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def __enter__(self) -> None:
+        self._desk.__exit__(None, None, None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._desk.__enter__()
