@@ -146,7 +146,6 @@ class Pull:
                 blob.size,
                 [self._registry.source(place, resolved.name, blob, resolved.served) for place in resolved.endpoints],
                 publication.staged(blob),
-                publication.has_begun(blob),
             )
             for blob in missing
         ]

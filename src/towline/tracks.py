@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from towline.model.digest import Digest
 from towline.model.events import Progress
@@ -21,8 +21,7 @@ FRESH = 0.05
 """Seconds for which a look holds for every watcher: half the time between two looks of one of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(NamedTuple):
     """One blob as watchers see it. Without a transfer, or a recheck of the file there, it is in the store."""
 
     blob: Descriptor

@@ -270,7 +270,7 @@ def test_an_ollamas_file_that_has_another_name_is_copied(
 
 
 def test_a_path_is_confined_to_what_is_inside() -> None:
-    path = Confined("/srv/towline/models", "towline", "/srv/towline/models") / "staging" / "x"
+    path = Confined("/srv/towline/models", "/srv/towline/models", "towline", "/srv/towline/models") / "staging" / "x"
     assert os.fspath(path) == "/srv/towline/models/towline/staging/x"
     assert (os.fspath(path.parent), path.name) == ("/srv/towline/models/towline/staging", "x")
     assert Obstructed("it is a link").errno == errno.ELOOP

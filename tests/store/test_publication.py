@@ -19,7 +19,6 @@ from towline.errors import NoSpace, StoreError
 from towline.model.manifest import LICENSE_LAYER, Manifest
 from towline.model.name import ModelName
 from towline.store import durable, publication
-from towline.store.layout import staging_key
 from towline.store.publication import Publication
 from towline.store.store import Store
 
@@ -210,9 +209,7 @@ class TestForeignDeletions:
         quick, slow = (store.publication(ModelName.parse(name), manifest) for name in ("quick", "slow"))
         with quick, slow:
             for blob, descriptor in zip(OLD.blobs, manifest.blobs, strict=True):
-                whole = Path(store_path, "towline/staging", staging_key(blob.digest, blob.size), "whole")
-                whole.parent.mkdir()
-                whole.write_bytes(blob.data)
+                Path(quick.staged(descriptor).whole_path).write_bytes(blob.data)
                 quick.fetched(descriptor)
                 slow.fetched(descriptor)
             assert quick.publish() == []

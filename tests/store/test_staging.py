@@ -18,25 +18,30 @@ from towline.errors import StoreError
 from towline.model.digest import Digest
 from towline.store.staging import StagedBlob
 
-DATA = b"all of it" * 1000
 MIB = 1 << 20
 
 
-def test_what_another_download_began_in_the_same_place_is_not_taken_for_what_was_verified(pulling: Pulling) -> None:
-    digest = Digest.of(DATA)
-    one, other = (StagedBlob(pulling.layout, digest, len(DATA)) for _ in range(2))
+@pytest.mark.parametrize("size", [9000, 2 * MIB])
+def test_what_another_download_began_in_the_same_place_is_not_taken_for_what_was_verified(
+    pulling: Pulling, size: int
+) -> None:
+    data = bytes(range(250)) * (size // 250)
+    digest = Digest.of(data)
+    one, other = (StagedBlob(pulling.layout, digest, len(data)) for _ in range(2))
     assert one.acquire()
+    one.make()
     with open(one.data_path, "w+b") as verified:
-        verified.write(DATA)
+        verified.write(data)
         verified.flush()
         shutil.rmtree(pulling.layout.staging)
         shutil.rmtree(pulling.layout.locks)
         assert other.acquire()
-        Path(other.data_path).write_bytes(b"\0" * len(DATA))
+        other.make()
+        Path(other.data_path).write_bytes(b"\0" * len(data))
         with pytest.raises(StoreError, match="removed while it was in use"):
             one.finish(verified.fileno())
     assert not other.is_whole()
-    assert os.listdir(os.path.dirname(other.data_path)) == ["data"]
+    assert os.listdir(os.path.dirname(other.data_path)) == [os.path.basename(other.data_path)]
     one.release()
     other.release()
 

@@ -15,8 +15,10 @@ from tests.support.models import Model, generate, tiny
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
 from towline.files.confined import AnyPath
+from towline.model.digest import Digest
 from towline.store.layout import Layout
 from towline.store.locks import FileLock
+from towline.store.staging import StagedBlob
 from towline.store.store import Store
 
 MIB = 1 << 20
@@ -118,10 +120,24 @@ def test_one_that_somebody_works_in_stays(layout: Layout) -> None:
 
 
 def test_one_whose_blob_is_in_the_store_is_removed(layout: Layout) -> None:
-    folder = staged(layout, f"{'0' * 64}-1", age=0)
-    (layout.blobs / f"sha256-{'0' * 64}").write_bytes(b"x")
+    folder = staged(layout, f"{'0' * 64}-{2 * MIB}", age=0)
+    (layout.blobs / f"sha256-{'0' * 64}").write_bytes(bytes(2 * MIB))
     Store(layout.root).prepare()
     assert not folder.exists()
+
+
+def test_what_is_left_of_small_blobs_goes_with_age_or_when_the_blob_is_in_the_store(layout: Layout) -> None:
+    old, young, stored = (StagedBlob(layout, Digest(letter * 64), 1) for letter in "abc")
+    for staging in (old, young, stored):
+        for path in map(Path, (staging.data_path, staging.whole_path)):
+            path.write_bytes(b"x")
+            age = 15 * DAY if staging is old else 1 * DAY
+            os.utime(path, (time.time() - age,) * 2)
+    Path(layout.blob(Digest("c" * 64))).write_bytes(b"x")
+    Store(layout.root).prepare()
+    left = {path.name for path in layout.staging.iterdir()}
+    assert left == {f"{'b' * 64}-1.data", f"{'b' * 64}-1.whole", f"{'c' * 64}-1.data"}
+    assert not list(layout.locks.iterdir())
 
 
 def test_blobs_and_manifests_are_not_its_business(layout: Layout) -> None:

@@ -26,7 +26,7 @@ def test_after_a_sync_that_failed_what_came_is_kept_and_the_next_pull_asks_again
 ) -> None:
     model = generate(3 << 20)
     name = registry.add(model, "library/model")
-    failing = str(pulling.staged(model.weights) / "data")
+    failing = str(pulling.growing(model.weights))
     real = os.fsync
 
     def fsync(file: int) -> None:
@@ -68,7 +68,7 @@ def _forget(path: str) -> None:
 
 
 class SlowDisk:
-    """Makes what is written to the files named `data` of these folders last only when the test says so."""
+    """Makes what is written to these files last only when the test says so."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.waiting: set[str] = set()
@@ -100,7 +100,7 @@ def test_blobs_that_wait_for_the_disk_hold_up_neither_bytes_nor_hashes_of_others
     names = [registry.add(model, f"library/slow-{seed}") for seed, model in enumerate(slow)]
     other = generate(20 * MIB, seed=99)
     with Pulling(store_path, connections=4) as pulling:
-        disk.slow = {str(pulling.staged(model.weights) / "data") for model in slow}
+        disk.slow = {str(pulling.growing(model.weights)) for model in slow}
         followings = [pulling.start(name) for name in names]
         eventually(lambda: disk.waiting == disk.slow, "the disk to be waited for")
         pulling.pull(registry.add(other, "library/other"), other)
@@ -115,7 +115,7 @@ def test_a_pull_that_is_given_up_while_the_disk_is_waited_for_has_its_blob_for_t
 ) -> None:
     model: Model = generate(5 * MIB)
     name = registry.add(model, "library/model")
-    disk.slow = {str(pulling.staged(model.weights) / "data")}
+    disk.slow = {str(pulling.growing(model.weights))}
     following = pulling.start(name)
     eventually(lambda: disk.waiting == disk.slow, "the disk to be waited for")
     following.close()

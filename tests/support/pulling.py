@@ -20,6 +20,7 @@ from towline.model.name import ModelName
 from towline.puller import Puller
 from towline.settings import Settings
 from towline.store.layout import Layout, staging_key
+from towline.store.staging import StagedBlob
 from towline.watching import Watcher
 
 PATIENCE = 30.0
@@ -84,8 +85,12 @@ class Pulling:
             os.utime(self.layout.blob(digest), (then, then), follow_symlinks=False)
 
     def staged(self, blob: Blob) -> Path:
-        """The folder in which the blob grows."""
+        """The folder in which the blob grows: of one that is larger than a block."""
         return self.layout.staging / staging_key(blob.digest, blob.size)
+
+    def growing(self, blob: Blob) -> Path:
+        """The file in which the blob grows, of whatever size."""
+        return Path(StagedBlob(self.layout, blob.digest, blob.size).data_path)
 
 
 class Following:

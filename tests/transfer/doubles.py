@@ -116,6 +116,8 @@ class Storm:
 class FolderStaging:
     """A place in a folder of the test. `held` tells whether its lock is; `finished` counts."""
 
+    begun = True
+
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -136,6 +138,9 @@ class FolderStaging:
     @property
     def whole(self) -> Path:
         return self.folder / "whole"
+
+    def make(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def is_whole(self) -> bool:
         return self.whole.exists()

@@ -113,11 +113,13 @@ def _source(arguments: argparse.Namespace) -> Iterator[Source]:
             found.pull, max_rate=options.max_rate(arguments), keep_trying=keep_trying, interleave=not arguments.json
         )
         return
+    from towline import collector
     from towline.cli import logs
     from towline.model.name import ModelName
     from towline.puller import Puller
 
     logs.configure()
+    collector.rest()
     with closing(Puller(settings)) as puller:
         _prepare(puller.store)
 

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from towline.errors import Obstructed
-from towline.files.ownership import hand_over, make_folders
+from towline.files.ownership import forget, hand_over, make_folders, remember
 
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BASE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -29,33 +29,37 @@ _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Confined(NamedTuple):
-    """A path `inside` the folder `base`. To `base` links may lead, as the user laid them; `inside` has none.
+    """The path `name` in a `folder` that is `base`, or somewhere inside it. To `base` links may lead, as the user laid
+    them; from there on there are none.
 
     What is made there is handed over to the owner of the folder `store`.
     """
 
     base: str
-    inside: str
+    folder: str
+    name: str
     store: str
 
     def __fspath__(self) -> str:
-        return f"{self.base}/{self.inside}"
+        return f"{self.folder}/{self.name}"
 
     def __str__(self) -> str:
-        return f"{self.base}/{self.inside}"
+        return f"{self.folder}/{self.name}"
 
-    def __truediv__(self, name: str) -> Confined:
-        return Confined(self.base, f"{self.inside}/{name}", self.store)
+    def __truediv__(self, inner: str) -> Confined:
+        way, slash, name = inner.rpartition("/")
+        return Confined(self.base, f"{self.folder}/{self.name}{slash}{way}", name, self.store)
+
+    @property
+    def inside(self) -> str:
+        """The way from the base."""
+        return str(self)[len(self.base) + 1 :]
 
     @property
     def parent(self) -> Confined:
         """The folder that it stands in: for what is at least one folder deep."""
-        return Confined(self.base, self.inside.rpartition("/")[0], self.store)
-
-    @property
-    def name(self) -> str:
-        """Its last part."""
-        return self.inside.rpartition("/")[2]
+        folder, _, name = self.folder.rpartition("/")
+        return Confined(self.base, folder, name, self.store)
 
 
 AnyPath = str | os.PathLike[str]
@@ -85,9 +89,12 @@ def held(*folders: Confined) -> Iterator[None]:
     few folders, and each step on the way costs as much as to make a file. They need not be there yet.
     """
     ways = [str(folder) for folder in folders]
+    stores = {folder.store for folder in folders}
     with _holding:
         for way in ways:
             _held[way] = _held.get(way, 0) + 1
+    for store in stores:
+        remember(store)
     try:
         yield
     finally:
@@ -97,6 +104,9 @@ def held(*folders: Confined) -> Iterator[None]:
                 if not _held[way]:
                     del _held[way]
                     _open.pop(way, None)
+            if not _held:
+                for store in stores:
+                    forget(store)
 
 
 class at:  # noqa: N801 - it is used as a function
@@ -117,26 +127,24 @@ class at:  # noqa: N801 - it is used as a function
         path = self._path
         if not isinstance(path, Confined):
             return None, os.fspath(path)
-        way, _, name = path.inside.rpartition("/")
-        folder = self._folder = _reached(path, way)
-        return folder.file, name
+        folder = self._folder = _open.get(path.folder) or _reached(path, path.folder)
+        return folder.file, path.name
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._making and isinstance(error, FileNotFoundError) and isinstance(self._path, Confined):
-            _open.pop(f"{self._path.base}/{self._path.inside.rpartition('/')[0]}", None)
+            _open.pop(self._path.folder, None)
         self._folder = None
 
 
-def _reached(path: Confined, way: str) -> _Folder:
-    """The folder to which `way` leads from the base of `path`, step by step from the nearest that is open."""
-    place = f"{path.base}/{way}"
+def _reached(path: Confined, place: str) -> _Folder:
+    """The folder `place` on the way to `path`, step by step from the nearest that is open."""
     folder = _open.get(place)
     if folder is not None:
         return folder
-    if way:
-        outer, _, step = way.rpartition("/")
+    if place != path.base:
+        outer, _, step = place.rpartition("/")
         before = _reached(path, outer)
         try:
             folder = _Folder(_enter(before.file, step, path))
@@ -179,7 +187,7 @@ def make_folder(path: Confined) -> None:
             else:
                 _hand_over_folder(folder, name, path.store)
     except FileNotFoundError:
-        if "/" in path.inside:
+        if path.folder != path.base:
             make_folder(path.parent)
         else:
             make_folders(Path(path.base), Path(path.store))
@@ -253,7 +261,7 @@ def _reopen(folder: int | None, name: str, path: AnyPath, flags: int) -> int:
 
 
 def _obstructed(path: AnyPath) -> Obstructed:
-    return _planted(path if isinstance(path, Confined) else Confined("", os.path.basename(os.fspath(path)), ""))
+    return _planted(path if isinstance(path, Confined) else Confined("", "", os.path.basename(os.fspath(path)), ""))
 
 
 def _is_sole_file(found: os.stat_result) -> bool:
@@ -287,7 +295,7 @@ def unlink(path: AnyPath) -> None:
 
 def rename(source: AnyPath, target: AnyPath) -> None:
     """Moves a file, over whatever file is there. Raises OSError."""
-    if isinstance(source, Confined) and isinstance(target, Confined) and source.parent == target.parent:
+    if isinstance(source, Confined) and isinstance(target, Confined) and source.folder == target.folder:
         with at(source, making=True) as (folder, name):
             os.rename(name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
         return

@@ -18,12 +18,26 @@ _FOLDER_MODE = stat.S_ISGID | 0o777
 _FILE_MODE = 0o666
 
 
+_stores: dict[str, os.stat_result] = {}
+
+
+def remember(store: str) -> None:
+    """Looks at the folder `store` once for all that is handed over until it is forgotten."""
+    with contextlib.suppress(OSError):
+        _stores[store] = os.stat(store)
+
+
+def forget(store: str) -> None:
+    """From now on each time again."""
+    _stores.pop(store, None)
+
+
 def hand_over(file: int, store: str) -> None:
     """Gives what this process has just made, open as `file`, the mode that suits the folder `store`, and when this is
     root its owner and group. Whatever a file system refuses stays as it is.
     """
     try:
-        like, made = os.stat(store), os.fstat(file)
+        like, made = _stores.get(store) or os.stat(store), os.fstat(file)
     except OSError:
         return
     _give(file, made, like)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(msgspec.Struct, frozen=True, order=True):
     """A SHA-256 content address, the only algorithm that the registries of models use.
 
     `hex` is 64 lower-case hex digits; nothing else can be in it, so it is safe in a path and a URL.
@@ -48,6 +48,3 @@ class Digest:
 
     def __str__(self) -> str:
         return f"sha256:{self.hex}"
-
-    def __hash__(self) -> int:
-        return hash(self.hex)

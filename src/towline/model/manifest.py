@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Self
+from typing import Annotated
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -36,8 +37,7 @@ TENSOR_LAYER = "application/vnd.ollama.image.tensor"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(msgspec.Struct, frozen=True):
     """A blob as a manifest names it; `size` is in bytes, from 0 to `MAX_BLOB_BYTES`.
 
     `origin` is what the layer was made from, a model's name or a file's, where the manifest says so (`from`).
@@ -97,7 +97,7 @@ _file_decoder = msgspec.json.Decoder(_File | None)
 _TELLING = (MODEL_LAYER, TEMPLATE_LAYER, PROMPT_LAYER)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Manifest:
     """A model's manifest: the bytes as the registry sent them, and what they say.
 
@@ -115,12 +115,20 @@ class Manifest:
     digest: Digest
 
     @classmethod
-    def parse(cls, raw: bytes) -> Self:
+    def parse(cls, raw: bytes) -> Manifest:
         """Reads a Docker v2 or OCI image manifest.
 
         Raises InvalidManifest for anything that is not one, or whose digests or sizes cannot be: hostile bytes of any
-        kind raise nothing else.
+        kind raise nothing else. The same bytes give the same manifest for as long as anybody has it.
         """
+        digest = Digest.of(raw)
+        known = _parsed.get(digest)
+        if known is None:
+            known = _parsed[digest] = cls._parse(raw, digest)
+        return known
+
+    @classmethod
+    def _parse(cls, raw: bytes, digest: Digest) -> Manifest:
         wire = _decode(raw)
         if wire.manifests is not None and not isinstance(wire.layers, list):
             raise InvalidManifest(
@@ -133,30 +141,39 @@ class Manifest:
         layers = tuple(_descriptor(layer) for layer in wire.layers or ())
         config = _descriptor(wire.config)
         _one_size_each((*layers, config))
-        return cls._of(raw, layers, config, sum(blob.size for blob in (*layers, config)))
+        return cls._of(raw, digest, layers, config, sum(blob.size for blob in (*layers, config)))
 
     @classmethod
-    def stored(cls, raw: bytes) -> Self:
+    def stored(cls, raw: bytes) -> Manifest:
         """Reads a file of a store as the list of an Ollama reads it, which asks for less than a pull does.
 
         It may lack a config or layers, even be `{}`, and a layer whose digest is none is passed over, but for its size,
         unless the list would have to open it. Raises InvalidManifest, and nothing else, for what such a list hides.
         """
+        digest = Digest.of(raw)
+        if (known := _parsed.get(digest)) is not None:
+            return known
         file = _decode_file(raw)
         named = [layer for layer in file.layers or () if layer is not None]
         layers = tuple(filter(None, (_stored_layer(layer) for layer in named)))
         config = _stored_layer(file.config, told=True) if file.config else None
         size = sum(layer.size or 0 for layer in (*named, file.config) if layer)
-        return cls._of(raw, layers, config, size)
+        return cls._of(raw, digest, layers, config, size)
 
     @classmethod
-    def _of(cls, raw: bytes, layers: tuple[Descriptor, ...], config: Descriptor | None, size: int) -> Self:
+    def _of(
+        cls, raw: bytes, digest: Digest, layers: tuple[Descriptor, ...], config: Descriptor | None, size: int
+    ) -> Manifest:
         blobs = {blob.digest: blob for blob in (*layers, config) if blob}
-        return cls(raw, config, layers, tuple(blobs.values()), size, Digest.of(raw))
+        return cls(raw, config, layers, tuple(blobs.values()), size, digest)
 
     def layer(self, media_type: str) -> Descriptor | None:
         """The first layer of this kind, if there is one."""
         return next((layer for layer in self.layers if layer.media_type == media_type), None)
+
+
+_parsed: WeakValueDictionary[Digest, Manifest] = WeakValueDictionary()
+"""Manifests of thousands of layers take long to read, and the same one is asked for again and again."""
 
 
 def sole_entry(raw: bytes) -> Digest | None:
@@ -165,6 +182,8 @@ def sole_entry(raw: bytes) -> Digest | None:
     An entry fits when it is a manifest, not an attestation (those have the platform `unknown`). Raises
     InvalidManifest where none or several fit.
     """
+    if Digest.of(raw) in _parsed:
+        return None
     wire = _decode(raw)
     if wire.manifests is None or isinstance(wire.layers, list):
         return None

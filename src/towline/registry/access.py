@@ -62,7 +62,7 @@ class Access:
         redirect must not be followed; SourceBusy, SourceGone, Cancelled as `Call.send` does.
         """
         shown = asking.endpoint.shown
-        if not self.transport.allows(url):
+        if not self.transport.reaches(asking.endpoint):
             raise RegistryError(f"{shown} is not reached over HTTPS; name it in TOWLINE_PLAIN_HTTP if it is meant")
         place: Place | None = None
         response = self._authorized(asking, url)

@@ -39,6 +39,11 @@ class Transport:
     plain: frozenset[str]
     named: frozenset[str] = frozenset()
 
+    @functools.lru_cache(1024)  # noqa: B019 - there is one for each configuration of the process
+    def reaches(self, endpoint: Endpoint) -> bool:
+        """Whether its addresses may be asked."""
+        return self.allows(endpoint.base)
+
     def allows(self, url: str, *, after: str | None = None) -> bool:
         """Whether this address may be asked; `after` is the one that redirected there, and HTTPS never falls back."""
         try:

@@ -38,8 +38,8 @@ USER_AGENT = f"towline/{_version.__version__}"
 _MAX_SERVERS = 64
 """Servers whose connections are kept: mirrors and blob hosts are few."""
 
-_PLAIN_TARGET = re.compile(r"/(?:[\w!$&'()*+,;=:@/?.~-]|%[0-9A-F]{2})*\Z", re.ASCII)
-"""What can stand in a request as it is."""
+_USUAL = re.compile(r"(https?://[\w.:-]+)(/(?:[\w!$&'()*+,;=:@/?.~-]|%[0-9A-F]{2})*)\Z", re.ASCII)
+"""An address of which each part can stand in a request as it is."""
 
 
 class _Conversing:
@@ -87,9 +87,11 @@ class _TlsPool(HTTPSConnectionPool):
 class _Server:
     """The connections to one server: those that are idle, at most `most`, the last used first. Safe from threads."""
 
-    def __init__(self, pool: Any, host: str, most: int) -> None:
+    def __init__(self, pool: Any, host: str, shown: str, most: int) -> None:
         self.host = host
         """For the header of this name."""
+        self.shown = shown
+        """For sentences."""
         self._pool = pool
         self._most = most
         self._idle: list[Any] = []
@@ -142,14 +144,15 @@ class HttpClient:
 
     def _server(self, url: str) -> tuple[_Server, str]:
         """The server of an address, and the target of a request for it."""
+        usual = _USUAL.match(url)
+        if usual is not None:  # to split each address by all rules costs as much as to send the request
+            origin, target = usual.groups()
+            return self._servers.get(origin) or self._met(origin), target
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
-        server = self._servers.get(origin) or self._met(origin)
         # Put together by hand: `urlunsplit` takes a path that begins with two slashes for a host, and adds two more.
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        if not _PLAIN_TARGET.match(target):
-            target = _encode_target(target)
-        return server, target
+        return self._servers.get(origin) or self._met(origin), _encode_target(target)
 
     def _met(self, origin: str) -> _Server:
         with self._lock:
@@ -160,7 +163,7 @@ class HttpClient:
                 host = f"[{pool.host}]" if ":" in pool.host else pool.host
                 if pool.port not in (None, {"http": 80, "https": 443}.get(pool.scheme or "")):
                     host = f"{host}:{pool.port}"
-                self._servers[origin] = _Server(pool, host, self._connections)
+                self._servers[origin] = _Server(pool, host, host_of(origin), self._connections)
             return self._servers[origin]
 
     def close(self) -> None:
@@ -217,16 +220,17 @@ class Call:
         """
         self.close()
         self.check()
-        self.host, self.allowance, self.address, self._guard = host_of(url), allowance, None, guard
+        self.host, self.allowance, self.address, self._guard = "", allowance, None, guard
         try:
             allowance.check()
             server, target = self._client._server(url)
+            self.host = server.shown
             self._response = response = self._asked(server, _request(method, target, server.host, headers), method)
         except FAILURES as error:
             self.check()
             if self.address is not None:
                 self._client.addresses.distrust(self.address)
-            raise translated(error, self.host) from None
+            raise translated(error, self.host or host_of(url)) from None
         self.check()
         return response
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import structlog
 
+from towline import collector
 from towline._version import __version__
 from towline.errors import StoreError, TowlineError
 from towline.puller import Puller
@@ -40,6 +41,7 @@ def serve(settings: Settings) -> int:
     """
     logs.configure(settings)
     raise_file_limit()
+    collector.rest()
     with suppress(KeyboardInterrupt):  # before the signals' handlers stand
         asyncio.run(_run(settings))
     return 0

@@ -103,7 +103,7 @@ class Layout:
         """
         if on_one_mount(self.manifests, self.own):
             return own
-        return Confined(str(self.manifests), ".towline", self._root)
+        return Confined(str(self.manifests), str(self.manifests), ".towline", self._root)
 
     def inside(self, path: str) -> Confined:
         """A path in towline's own folder, in which no link is followed."""
@@ -111,7 +111,7 @@ class Layout:
 
     @cached_property
     def _own(self) -> Confined:
-        return Confined(str(self.own.parent), "towline", self._root)
+        return Confined(str(self.own.parent), str(self.own.parent), "towline", self._root)
 
     @cached_property
     def _root(self) -> str:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from towline.errors import NoSpace, StoreError, store_error
-from towline.files.confined import Confined, held, make_folder, remove_tree, unlink
+from towline.files.confined import Confined, at, held, make_folder, remove_tree, unlink
 from towline.files.regular import Irregular, has_file, read_regular
 from towline.files.sync import sync_folder
 from towline.model.digest import Digest
@@ -32,7 +32,7 @@ from towline.store.layout import Layout
 from towline.store.locks import FileLock, waiting_for
 from towline.store.recheck import Recheck
 from towline.store.references import digests_in
-from towline.store.staging import StagedBlob
+from towline.store.staging import StagedBlob, clean
 from towline.store.unused import Unused
 from towline.store.verified import Stamp, Verified, stamp
 
@@ -90,7 +90,7 @@ class Publication:
 
     def staged(self, blob: Descriptor) -> StagedBlob:
         """Where the blob grows."""
-        return StagedBlob(self._layout, blob.digest, blob.size)
+        return StagedBlob(self._layout, blob.digest, blob.size, begun=blob.digest.hex in self._begun)
 
     def missing(self) -> list[Descriptor]:
         """The first look: which blobs the store does not have. The others are held fast from then on, if it takes more
@@ -98,7 +98,7 @@ class Publication:
         """
         look = self._verified.look(self._manifest.blobs)
         absent = set(look.absent)
-        for blob in look.absent:
+        for blob in look.obstructed:
             self._demand_room(self._layout.blob(blob.digest))
         try:
             self._current = not absent and not look.doubtful and self._is_published()
@@ -173,16 +173,12 @@ class Publication:
             free = free_bytes(self._layout.own)
         except OSError as error:
             raise store_error(error) from None
-        need = sum(b.size - (self.staged(b).allocated if self.has_begun(b) else 0) for b in missing)
+        need = sum(b.size - (self.staged(b).allocated if b.digest.hex in self._begun else 0) for b in missing)
         if free is not None and need > free:
             raise NoSpace(
                 f"not enough space for {self._name}: {finer(need)} are needed and {finer(free)} are free; "
                 "free some space, or set OLLAMA_MODELS to a folder on a larger disk"
             )
-
-    def has_begun(self, blob: Descriptor) -> bool:
-        """Whether there was anything of the blob when it was looked whether it fits."""
-        return blob.digest.hex in self._begun
 
     def publish(self) -> list[Descriptor]:
         """Puts the blobs and then the manifest into the store, durably.
@@ -202,7 +198,7 @@ class Publication:
         if self._current:
             return
         try:
-            if absent := self._absent():
+            if absent := self._removed():
                 self._place(absent)
                 with waiting_for(self._layout.lock("store")):
                     self._verified.touch(absent, self._fetched)
@@ -238,8 +234,10 @@ class Publication:
                 if missing:
                     return missing
                 self._verified.touch(absent, self._fetched)
-        for blob in self._manifest.blobs:
-            self.staged(blob).clean()
+        clean(
+            self._layout,
+            (b for b in self._manifest.blobs if b.digest in self._fetched or b.digest.hex in self._begun),
+        )
         return []
 
     def _is_published(self) -> bool:
@@ -247,7 +245,15 @@ class Publication:
 
     def _place(self, blobs: Iterable[Descriptor]) -> list[Descriptor]:
         make_folders(self._layout.blobs, self._layout.root)
-        missing = [blob for blob in blobs if not self._placed(blob, self._layout.blob(blob.digest))]
+        missing = []
+        with at(self._pins / ".") as (pins, _):
+            for blob in blobs:
+                path = self._layout.blob(blob.digest)
+                try:
+                    os.link(blob.digest.file_name, path, src_dir_fd=pins, follow_symlinks=False)
+                except OSError:  # it is there, or it is not pinned
+                    if not self._placed(blob, path):
+                        missing.append(blob)
         sync_folder(self._layout.blobs)
         return missing
 
@@ -272,6 +278,11 @@ class Publication:
 
     def _absent(self) -> list[Descriptor]:
         return [b for b in self._manifest.blobs if not has_file(self._layout.blob(b.digest), b.size)]
+
+    def _removed(self) -> list[Descriptor]:
+        """Those that are gone by their names, as they go where an Ollama removes them."""
+        there = set(os.listdir(self._layout.blobs))
+        return [blob for blob in self._manifest.blobs if blob.digest.file_name not in there]
 
     def _pin(self, blob: Descriptor) -> Confined:
         return self._pins / blob.digest.file_name

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterable
 from typing import Self
 
 import msgspec
 
 from towline.errors import store_error
-from towline.files.confined import AnyPath, Confined, make_folder, open_file, remove_tree, rename, same_file, unlink
+from towline.files.confined import AnyPath, Confined, at, make_folder, open_file, remove_tree, rename, same_file, unlink
 from towline.files.ownership import set_mode
 from towline.files.regular import has_file, has_file_itself, open_unlinked
 from towline.files.sync import forget_cached, sync_file
 from towline.model.checksums import BLOCK_BYTES
 from towline.model.digest import Digest
+from towline.model.manifest import Descriptor
 from towline.store import adoption
 from towline.store.checksums import keep_checksums
 from towline.store.durable import link
@@ -33,9 +35,11 @@ class StagedBlob:
     while it is written and one when it is whole.
     """
 
-    __slots__ = ("_digest", "_folder", "_layout", "_lock", "_lock_path", "_size", "_small")
+    __slots__ = ("_digest", "_folder", "_layout", "_lock", "_lock_path", "_size", "_small", "begun")
 
-    def __init__(self, layout: Layout, digest: Digest, size: int) -> None:
+    def __init__(self, layout: Layout, digest: Digest, size: int, *, begun: bool = True) -> None:
+        self.begun = begun
+        """Whether anything of the blob may be here, of an earlier time."""
         self._layout = layout
         self._digest = digest
         self._size = size
@@ -68,7 +72,7 @@ class StagedBlob:
 
     def _named(self, name: str) -> Confined:
         folder = self._folder
-        return Confined(folder.base, f"{folder.inside}.{name}", folder.store) if self._small else folder / name
+        return folder._replace(name=f"{folder.name}.{name}") if self._small else folder / name
 
     def is_whole(self) -> bool:
         """Whether the blob is here or in the store already."""
@@ -80,11 +84,15 @@ class StagedBlob:
             if not self._lock.acquire():
                 return False
             if not self._small:
-                make_folder(self._folder)
+                self.make()
         except OSError as error:
             self._lock.release()
             raise store_error(error) from None
         return True
+
+    def make(self) -> None:
+        """Makes the folder that the growing file stands in. Raises OSError."""
+        make_folder(self._folder.parent if self._small else self._folder)
 
     def sign(self) -> None:
         """Leaves a sign of life for those who wait for the lock."""
@@ -208,8 +216,7 @@ class StagedBlob:
         if not has_file(self._layout.blob(self._digest), self._size):
             return
         if self._small:
-            with contextlib.suppress(OSError):  # whoever relies on it has it pinned, or looks into the store
-                unlink(self.whole_path)
+            clean(self._layout, [Descriptor("", self._digest, self._size)])
             return
         if not os.path.exists(self._folder):
             return
@@ -222,3 +229,16 @@ class StagedBlob:
             pass  # a left-over costs space, no more; it is removed with age
         finally:
             lock.release()
+
+
+def clean(layout: Layout, blobs: Iterable[Descriptor]) -> None:
+    """Removes what is here of blobs that are in the store. Of small ones only that they are whole: whoever relies on
+    that has them pinned, or looks into the store.
+    """
+    with contextlib.suppress(OSError), at(layout.inside("staging") / ".") as (folder, _):
+        for blob in blobs:
+            if blob.size > BLOCK_BYTES:
+                StagedBlob(layout, blob.digest, blob.size).clean()
+                continue
+            with contextlib.suppress(OSError):
+                os.unlink(f"{staging_key(blob.digest, blob.size)}.whole", dir_fd=folder)

@@ -53,9 +53,12 @@ _log = logging.getLogger("towline")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at blobs tells: those that are not here, and those whose bytes have to be looked at first."""
+    """What a look at blobs tells: those that are not here, those among them in whose place something else is, and those
+    whose bytes have to be looked at first.
+    """
 
     absent: list[Descriptor]
+    obstructed: list[Descriptor]
     doubtful: list[Descriptor]
 
 
@@ -76,21 +79,25 @@ class Verified:
         """One read of the records where they changed, and one `lstat` a blob: models have thousands."""
         stamps = self._current()
         prefix = f"{self._layout.blobs}/sha256-"
-        look = Look([], [])
+        look = Look([], [], [])
         for blob in blobs:
-            path = prefix + blob.digest.hex
+            digest = blob.digest.hex
+            path = prefix + digest
             try:
                 there = os.lstat(path)
                 linked = stat.S_ISLNK(there.st_mode)
                 if linked:
                     there = os.stat(path)
+            except FileNotFoundError:
+                look.absent.append(blob)
+                continue
             except OSError:
+                there = None
+            if there is None or there.st_size != blob.size or not stat.S_ISREG(there.st_mode):
                 look.absent.append(blob)
+                look.obstructed.append(blob)
                 continue
-            if there.st_size != blob.size or not stat.S_ISREG(there.st_mode):
-                look.absent.append(blob)
-                continue
-            known = stamps.get(bytes.fromhex(blob.digest.hex))
+            known = stamps.get(bytes.fromhex(digest))
             if known != stamp(there) if known is not None else linked:
                 look.doubtful.append(blob)
         return look

@@ -13,11 +13,15 @@ class Distances:
 
     def __init__(self) -> None:
         self._least: dict[str, float] = {}
-        self.far = False
-        """Whether any of them is far."""
+        self.any_far = False
+        """Whether one of them is far."""
 
     def note(self, host: str, seconds: float) -> None:
         """An answer of this host began after so long."""
         if seconds < self._least.get(host, float("inf")):
             self._least[host] = seconds
-            self.far = any(least > FAR for least in list(self._least.values()))
+            self.any_far = any(map(self.far, list(self._least)))
+
+    def far(self, host: object) -> bool:
+        """Whether this one is."""
+        return self._least.get(str(host), 0.0) > FAR

@@ -57,15 +57,12 @@ _LAST_WORD = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A blob to be transferred: what it is, where its bytes come from, where they go. `size` in bytes; `begun` tells
-    whether any of them may be there.
-    """
+    """A blob to be transferred: what it is, where its bytes come from, where they go. `size` in bytes."""
 
     digest: Digest
     size: int
     sources: Sequence[BlobSource]
     staging: Staging
-    begun: bool = True
 
 
 class Handle:
@@ -134,17 +131,20 @@ class Pool:
         connections_per_host: int,
         rate: Rate | None = None,
     ) -> None:
-        most = MOST_THREADS * connections
         self.traffic = Traffic()
         self.active: set[BlobTransfer] = set()
         """The transfers whose turn has come, and that are not over."""
         self._distances = Distances()
+        far = self._distances.far
         self._desk = Desk()
         self._syncing = Syncing(here=connections // 4)
         self._terms = Terms(
             limits=limits,
             large=Room(Slots(connections_per_host, self._freed), Slots(max(MOST_ACTIVE, 2 * connections), self._freed)),
-            small=Room(Slots(MOST_THREADS * connections_per_host, self._freed), Slots(2 * most, self._freed)),
+            small=Room(
+                Slots(connections_per_host, self._freed, times=lambda host: MOST_THREADS if far(host) else 1),
+                Slots(max(MOST_ACTIVE, 2 * MOST_THREADS * connections), self._freed),
+            ),
             syncing=self._syncing,
             traffic=self.traffic,
             distances=self._distances,
@@ -182,7 +182,7 @@ class Pool:
         `owner` is the pull that they count for, `patience` its own, `rate` a limit of that pull beside the pool's own.
         None begins before all are known: the threads would only get in the way.
         """
-        found = [promised(blob.staging, blob.digest, blob.size) if blob.begun else 0 for blob in wanted]
+        found = [promised(blob.staging, blob.digest, blob.size) if blob.staging.begun else 0 for blob in wanted]
         rates = self._rates if rate is None else [*self._rates, rate]
         terms = replace(self._terms, owner=owner, rates=rates)
         handles: list[Handle] = []
@@ -216,6 +216,8 @@ class Pool:
                 handles.append(Handle(self, entry.transfer))
             for handle in handles:
                 self._enqueue(self._entries[handle.transfer])
+            if handles:
+                self._call_thread()  # which calls the next one, as long as there is work
             self._call_signer()
         return joined
 
@@ -288,9 +290,10 @@ class Pool:
             entry = self._entries.get(transfer)
             if entry is not None:
                 self._enqueue(entry)
+                self._call_thread()
 
     def _enqueue(self, entry: _Entry) -> None:
-        """Has the entry asked for work. Under lock."""
+        """Has the entry asked for work by the next thread that is called. Under lock."""
         if entry.queued or entry.transfer.concluded:
             return
         entry.queued = True
@@ -300,7 +303,6 @@ class Pool:
             queue.appendleft(entry)
         else:
             queue.append(entry)
-        self._call_thread()
 
     def _freed(self) -> None:
         """A connection or a place was given back. Whoever waits for one says so before the last look for it."""
@@ -320,7 +322,7 @@ class Pool:
         count = len(self._workers)
         if count >= MOST_THREADS * self._connections:
             return False
-        return count < self._connections + self._hanging or self._distances.far
+        return count < self._connections + self._hanging or self._distances.any_far
 
     def _silent(self) -> int:
         """How many threads wait in silence: others may work meanwhile."""

@@ -44,7 +44,12 @@ class BlobSource(Protocol):
 
 
 class Staging(Protocol):
-    """A place where one blob grows until it is whole. It belongs to whoever holds its lock, in any process."""
+    """A place where one blob grows until it is whole. It belongs to whoever holds its lock, in any process.
+
+    `begun` tells whether anything of the blob may be here from an earlier time.
+    """
+
+    begun: bool
 
     @property
     def data_path(self) -> AnyPath:
@@ -59,6 +64,9 @@ class Staging(Protocol):
 
     def acquire(self) -> bool:
         """Takes the lock and makes the place; False, at once, when another holds it. Raises StoreError."""
+
+    def make(self) -> None:
+        """Makes what the growing file stands in, if that is gone. Raises OSError."""
 
     def sign(self) -> None:
         """Leaves a sign of life for those who wait for the lock. Needs the lock."""

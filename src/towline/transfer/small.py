@@ -103,7 +103,7 @@ class SmallDownload:
         try:
             if not self.size:
                 self._keep(memoryview(b""))
-            else:
+            elif self._staging.begun:
                 self._try_again()
         except Exception as error:  # noqa: BLE001 - see `meaning`
             self._end(meaning(error, self.digest))
@@ -292,7 +292,11 @@ class SmallDownload:
             late = list(self._attempts)
         for attempt in late:
             attempt.cancel()
-        file = open_file(self._staging.data_path, os.O_TRUNC)
+        try:
+            file = open_file(self._staging.data_path, os.O_TRUNC)
+        except FileNotFoundError:  # somebody removed the store meanwhile: it is made anew
+            self._staging.make()
+            file = open_file(self._staging.data_path, os.O_TRUNC)
         try:
             disk.write_all(file, data, 0)
         except BaseException:
