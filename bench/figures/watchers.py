@@ -59,7 +59,7 @@ def measure(work: Workspace) -> Sequence[Row]:
 
 
 def _contest(work: Workspace, name: str, many: int, words: str, target: float | None) -> list[Row]:
-    contestants = {str(count): partial(_watched, work, name, count) for count in (1, many)}
+    contestants = {str(count): partial(watched_pull, work, name, count) for count in (1, many)}
     results = interleave(contestants, work.scale.slow_rounds)
     alone, crowd = results["1"], results[str(many)]
     value, low, high = ((each - 1) * 100 for each in ratio(_seconds(crowd), _seconds(alone)))
@@ -92,7 +92,8 @@ def _seconds(watched: Sequence[Watched]) -> list[float]:
     return [each.seen.seconds for each in watched]
 
 
-def _watched(work: Workspace, name: str, count: int) -> Watched:
+def watched_pull(work: Workspace, name: str, count: int) -> Watched:
+    """A pull into an empty store, with so many watchers from the first moment."""
     with fresh_daemon(work) as daemon:
         before = cpu_seconds(daemon.pid)
         said = output([sys.executable, "-m", "bench.watching", str(daemon.port), name, str(count)])

@@ -51,6 +51,20 @@ ELSEWHERE = (
         "TLS certificate wrong: unknown issuer, another name",
         (_CLIENT, "-k", "one_that_it_does_not_is_final or one_for_another_name_is_final"),
     ),
+    Elsewhere(
+        "the blob host of a redirect dies, refuses, expires or hangs",
+        ("tests/registry/test_blob.py::TestBlobHost",),
+    ),
+    Elsewhere(
+        "late: seconds before each first byte; a connection that never answers; a registry that is down for long",
+        ("tests/pull/test_patience.py",),
+    ),
+    Elsewhere("dead addresses in front of a good one", ("tests/registry/test_addresses.py", "-k", "Race or Pulling")),
+    Elsewhere("a disk that takes its time, or fails, to make a file last", ("tests/store/test_sync.py",)),
+    Elsewhere("no thread, or no memory, to be had for a while", ("tests/faults/test_scarcity.py",)),
+    Elsewhere("a crowd of half-open requests, and no more files", ("tests/server/test_crowd.py",)),
+    Elsewhere("stopped for longer than the patience (SIGSTOP)", ("tests/faults/test_frozen.py",)),
+    Elsewhere("answers without end", ("tests/registry/test_waiting.py",)),
     Elsewhere("a partial download that an Ollama left", ("tests/pull/test_adoption.py",)),
     Elsewhere("`kill -9` before each call that changes the store", ("tests/store/test_crash.py",)),
 )
