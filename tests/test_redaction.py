@@ -18,6 +18,8 @@ LEAKS = [
     "https://user:{}@blobs.example/x",
     "http://{}@blobs.example:8080/x",
     "socks5h://u:{}@proxy",
+    "user:{}@blobs.example/x",
+    "(user:{}@[::1]:5000)",
     "https://blobs.example/x?X-Amz-Signature={}&a=b",
     "https://blobs.example/x?{}",
     "/v2/library/x/blobs/sha256:ab?Policy={}",
@@ -51,6 +53,8 @@ LEAKS = [
 HARMLESS = [
     "model 'token:latest' not found",
     "secret/password-cracker:7b",
+    "reg.example:5000/library/tiny:latest@sha256:0123, tiny:1b@sha256:0123",
+    "at 10:30 write to me@host.example",
     "library/api-key:latest@sha256:0123",
     "KeyError: 'digest'",
     "cannot reach registry.ollama.ai: the connection was refused; check the network",
@@ -111,6 +115,23 @@ def test_the_secrets_of_the_environment_are_known_in_every_form() -> None:
         assert redact(f"it says {form} here", secrets) == "it says *** here"
     assert redact("it says bWU6cEBzcy93b3Jk here", secrets) == "it says *** here"
     assert redact("/bin:/usr/bin", secrets) == "/bin:/usr/bin"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "known"),
+    [
+        ("TOKENIZERS_PARALLELISM", "parallel", False),
+        ("USE_TOKEN", "false", False),
+        ("USE_TOKEN", "TRUE", False),
+        ("MAX_TOKENS", "4096.0", False),
+        ("NGROK_AUTHTOKEN", "hunter2", True),
+        ("GITHUB_TOKENS", "hunter2", True),
+        ("hf_token", "hunter2", True),
+        ("TOKEN_2", "hunter2", True),
+    ],
+)
+def test_a_switch_or_a_number_is_no_secret_of_the_environment(name: str, value: str, known: bool) -> None:
+    assert (value in secrets_in({name: value})) is known
 
 
 @pytest.mark.parametrize("name", ["password", "Authorization", "access_token", "X-Api-Key", "set-cookie"])

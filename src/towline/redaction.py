@@ -5,8 +5,8 @@
 >>> redact("{'Authorization': 'Bearer abc', 'Accept': '*/*'}")
 "{'Authorization': '***', 'Accept': '*/*'}"
 
-It looks for shapes, so it hides too much rather than too little; the secrets that the environment holds are looked for
-by themselves, as they may stand anywhere. Every pattern takes time in proportion to the text.
+It looks for shapes, so it hides too much rather than too little; secrets that are known, as those of the environment, are
+looked for by themselves, as they may stand anywhere. Every pattern takes time in proportion to the text.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ _QUOTED = r"(?P<escape>\\*)(?P<mark>[\"']).{0,4000}?(?<!\\)(?P=escape)(?P=mark)"
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), instead)
     for pattern, instead in (
-        # user:password@ of an address
+        # user:password@ of an address, then of one without its scheme; a digest behind an @ is a name's
         (r"([a-z][a-z0-9+.-]{0,20}://)[^\s/?#'\"<>]*@", r"\1"),
+        (r"(?<![^\s'\"<>(){}\[\],;=])[^\s/:@'\"<>(){}\[\],;=]{1,80}:[^\s/@'\"<>]{1,200}@(?!sha256[:-])(?=[\w\[])", ""),
         # the query of an address
         (r"(?<=[^\s'\"<>?])\?[\w%][^\s'\"<>]*", f"?{HIDDEN}"),
         # headers whose whole value is secret: as a mapping or a pair shows them, then as they are sent
@@ -49,8 +50,11 @@ _BASIC = re.compile(r"\b[Bb]asic\s+(?=[A-Za-z0-9+/_-]*[A-Z0-9=])[A-Za-z0-9+/_=-]
 _SECRET_NAME = re.compile(f"{_HEADER}|{_NAME}", re.IGNORECASE)
 
 _SECRET_VARIABLE = re.compile(
-    r"TOKEN|PASSW(?:OR)?D|PASSPHRASE|SECRET|CREDENTIAL|(?:API|ACCESS|PRIVATE)_?KEY", re.IGNORECASE
+    r"TOKENS?(?![A-Z])|PASSW(?:OR)?D|PASSPHRASE|SECRET|CREDENTIAL|(?:API|ACCESS|PRIVATE)_?KEY", re.IGNORECASE
 )
+_NO_SECRET = re.compile(r"true|false|on|off|yes|no|[\d.,_+-]+", re.IGNORECASE)
+"""Switches and numbers, which stand in every other line: hidden by the shapes alone."""
+
 _SHORTEST = 5
 """Characters: shorter secrets are left to the shapes, as their text is found in every other word."""
 
@@ -70,7 +74,7 @@ def is_secret(name: str) -> bool:
 
 
 def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The secrets that an environment holds, in every form in which they are sent, the longest first."""
+    """The secrets that an environment holds, by the names of its variables, as `forms_of` gives them."""
     found: set[str] = set()
     for name, value in environ.items():
         if _SECRET_VARIABLE.search(name):
@@ -80,6 +84,11 @@ def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
             found.update((user_info, password if colon else user))
         if "://" in value or name.upper().startswith(("OLLAMA_", "TOWLINE_")):
             found.update(re.findall(r"[?&][^=&\s,]*=([^&\s,]+)", value))
-    forms = {form for secret in found for form in (secret, unquote(secret), quote(unquote(secret), safe=""))}
+    return forms_of(secret for secret in found if not _NO_SECRET.fullmatch(secret))
+
+
+def forms_of(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Every form in which these are sent, for `redact`: the longest first, without those that are too short."""
+    forms = {form for secret in secrets for form in (secret, unquote(secret), quote(unquote(secret), safe=""))}
     forms |= {base64.b64encode(form.encode()).decode() for form in forms}
     return tuple(sorted((form for form in forms if len(form) >= _SHORTEST), key=len, reverse=True))

@@ -281,8 +281,8 @@ class Settings:
         return cls(**given)  # type: ignore[arg-type]
 
     def marks(self) -> dict[str, str]:
-        """By its variable, for each setting of a process that pulls: what tells its value from another one, and tells
-        nobody else what it is.
+        """By its variable, for each setting of a process that pulls: what tells its value from another one. It does not
+        spell the value, but whoever guesses that can tell that it is right: none of these settings holds a secret.
         """
         return {variable: sha256(repr(getattr(self, name)).encode()).hexdigest()[:12] for variable, name in _OF_A_PULL}
 

@@ -12,9 +12,10 @@ from tests.registry.conftest import Resolve
 from tests.support import faults
 from tests.support.challenges import Bearer
 from tests.support.events import check_sentence
-from tests.support.exchanges import manifest, token
+from tests.support.exchanges import Exchange, manifest, token
 from tests.support.models import tiny
 from tests.support.registry import FaultRegistry
+from tests.support.wire import Answer
 from towline.errors import InvalidManifest, NotFound, RegistryError, TowlineError
 from towline.registry.words import MAX_CHARACTERS, cleaned, read_words
 
@@ -59,6 +60,7 @@ def oci(code: str, message: str, detail: object = None) -> bytes:
         (b'{"errors":null,"message":null}', ""),
         (b'{"broken', ""),
         (b"[" * 100_000, ""),
+        (b'{"detail":' * 900 + b'"deep"' + b"}" * 900, ""),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -80,13 +82,14 @@ def test_the_title_of_a_page_is_shown() -> None:
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ("see https://user:word@host.example/a?sig=abc&b=1 now", "see https://host.example/a now"),
-        ("GET /data/x?X-Amz-Signature=0a1b failed", "GET /data/x failed"),
-        ("a=1&sig=abc&b=2 is wrong", "a=1 is wrong"),
-        (f"invalid token {JWT}", "invalid token …"),
-        ("Authorization: Bearer abc123def456", "Authorization: …"),
-        ("token=abc password: hunter2", "token=… password: …"),
-        ("key " + "A1b2" * 12, "key …"),
+        ("see https://user:word@host.example/a?sig=abc&b=1 now", "see https://host.example/a?*** now"),
+        ("see user:word@host.example:5000/a now", "see host.example:5000/a now"),
+        ("GET /data/x?X-Amz-Signature=0a1b failed", "GET /data/x?*** failed"),
+        ("a=1&sig=abc&b=2 is wrong", "a=1&sig=***&b=2 is wrong"),
+        (f"invalid token {JWT}", "invalid token ***"),
+        ("Authorization: Bearer abc123def456", "Authorization: ***"),
+        ("token=abc password: hunter2", "token=*** password: ***"),
+        ("key " + "A1b2" * 12, "key ***"),
         ("authentication token required", "authentication token required"),
         ("Basic authentication is required", "Basic authentication is required"),
         ("manifest sha256:" + "ab" * 32 + " unknown", "manifest sha256:" + "ab" * 32 + " unknown"),
@@ -190,3 +193,22 @@ class TestSentences:
         sentence = self.refused(resolve)
         assert "https://h.example/x" in sentence
         assert "eyJ" not in sentence
+
+    @pytest.mark.parametrize("echo", ["{}", "x{}x", "no good: {} (sent: {})"])
+    def test_a_token_that_was_sent_is_not_repeated_however_it_looks(
+        self, resolve: Resolve, registry: FaultRegistry, echo: str
+    ) -> None:
+        def shows_a_token(exchange: Exchange) -> bool:
+            return exchange.kind == "manifest" and "authorization" in exchange.headers
+
+        class Echoes:
+            def apply(self, answer: Answer) -> None:
+                sent = registry.exchanges(shows_a_token)[-1].headers["authorization"].partition(" ")[2]
+                faults.Replace(oci("DENIED", echo.replace("{}", sent)), status=403).apply(answer)
+
+        registry.require(Bearer())
+        registry.fail(shows_a_token, Echoes(), times=None)
+        sentence = self.refused(resolve)
+        (sent,) = registry.exchanges(shows_a_token)
+        assert "it says" in sentence
+        assert sent.headers["authorization"].partition(" ")[2] not in sentence

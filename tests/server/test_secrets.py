@@ -189,6 +189,22 @@ def test_a_registry_that_wants_a_login(daemon: Daemon, registry: FaultRegistry) 
     search(daemon)
 
 
+@pytest.mark.parametrize("by", ["daemon", "command"])
+def test_a_secret_of_the_environment_that_a_registry_says(
+    daemon: Daemon, tmp_path: Path, registry: FaultRegistry, by: str
+) -> None:
+    """It has no shape that tells what it is."""
+    name = registry.add(generate(SIZE), "library/tiny")
+    words = Replace(f"{plant('variable')} is refused".encode(), "text/plain", 403)
+    rule = registry.fail(manifest(), words, times=None)
+    if by == "daemon":
+        pull(daemon, name)
+    else:
+        run(tmp_path, daemon.store, "pull", "--local", name, environment=ENVIRONMENT)
+    assert rule.hits
+    search(daemon)
+
+
 def test_the_guard_sees_a_secret(tmp_path: Path) -> None:
     (tmp_path / "file").write_text(f"x{plant('x')}")
     with pytest.raises(AssertionError, match="a secret shows"):

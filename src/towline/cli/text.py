@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -16,7 +17,7 @@ def one_line(text: str) -> str:
 
 def complain(sentence: str) -> None:
     """Says on standard error what went wrong, without secrets."""
-    from towline.redaction import redact
+    from towline.redaction import redact, secrets_in
 
     if sys.stderr is not None:
-        print(f"towline: {one_line(redact(sentence))}", file=sys.stderr, flush=True)
+        print(f"towline: {one_line(redact(sentence, secrets_in(os.environ)))}", file=sys.stderr, flush=True)

@@ -104,7 +104,7 @@ class Access:
         endpoint, repository = asking.endpoint, asking.repository
         known = self._tokens.known(endpoint, repository)
         if known is not None:
-            response = self._send(asking, url, {**asking.headers, **known.header})
+            response = self._shown(asking, url, known)
             if response.status not in (401, 403):
                 return response
             self._tokens.forget(endpoint, repository, known)
@@ -112,13 +112,18 @@ class Access:
         if response.status != 401:
             return response
         token = self._token(asking, response)
-        response = self._send(asking, url, {**asking.headers, **token.header})
+        response = self._shown(asking, url, token)
         if response.status == 401:
             raise RegistryError(
                 f"{endpoint.shown} refuses an anonymous token for {repository}; it wants a login{words_of(response)}"
             )
         self._tokens.keep(endpoint, repository, token)
         return response
+
+    def _shown(self, asking: Asking, url: str, token: Token) -> Response:
+        """Asks the endpoint's own origin and shows it the token."""
+        asking.call.secrets.add(token.text)
+        return self._send(asking, url, {**asking.headers, **token.header})
 
     def _token(self, asking: Asking, refusal: Response) -> Token:
         """Meets a 401: fetches a token for reading the repository, for the caller alone until it is kept.

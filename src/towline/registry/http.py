@@ -191,6 +191,8 @@ class Call:
         """What is left of it for the request under way."""
         self.address: Address | None = None
         """To which its connection is."""
+        self.secrets: set[str] = set()
+        """What its requests carried, and nobody is to be told."""
         self._client = client
         self._guard: Guard | None = None
         self._lock = threading.Lock()

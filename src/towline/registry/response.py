@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -70,6 +70,11 @@ class Response:
             "text/html",
             "application/xhtml+xml",
         )
+
+    @property
+    def secrets(self) -> Collection[str]:
+        """What the requests of this conversation carried, and nobody is to be told."""
+        return self._call.secrets
 
     @property
     def announced(self) -> int | None:

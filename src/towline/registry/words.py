@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from towline.redaction import HIDDEN, forms_of, redact
 from towline.registry.response import Response
 
 MAX_CHARACTERS = 300
@@ -24,14 +26,12 @@ _XML_CODE = re.compile(r"<Code>([^<]*)</Code>", re.IGNORECASE)
 _KEYS = ("message", "error_description", "error", "msg", "detail", "details", "title", "reason")
 """Where APIs put their sentence, the most telling first."""
 
-_USERINFO = re.compile(r"(?<=://)[^/\s@]*@")
-_QUERY = re.compile(r"[?&][^\s\"'<>)]*=[^\s\"'<>)]*")
-_CREDENTIALS = re.compile(r"\b(?:bearer|basic)\s+(?:\S*[\d=+/]\S*|\S{20,})", re.IGNORECASE)
-_LABELLED = re.compile(
-    r"\b([\w-]*(?:token|secret|passw(?:or)?d|sig(?:nature)?|credential|api[_-]?key)[\"']?\s*[=:]\s*)[\"']?[^\s\"',;&]+",
-    re.IGNORECASE,
-)
-_OPAQUE = re.compile(r"(?<![\w:])(?!sha256[:-])[A-Za-z0-9_+/=-]{40,}(?:\.[A-Za-z0-9_+/=-]+)*|\beyJ[\w.-]{10,}")
+_DEEPEST = 8
+"""Lists and objects within one another in which a sentence is looked for."""
+
+_OPAQUE = re.compile(r"(?<![\w:])(?!sha256[:-])[A-Za-z0-9_+/=-]{40,}(?:\.[A-Za-z0-9_+/=-]+)*")
+"""What may be a secret of whoever says it. towline's own sentences hold such runs, so that no other text is kept from them.
+"""
 _LOGIN = re.compile(
     r"log(?:ged)?[ -]?in|sign(?:ed)?[ -]?in|authenticat|authoriz|authoris|credential|password|anonymous|gated", re.I
 )
@@ -72,25 +72,28 @@ def words_of(response: Response) -> Words:
     raw = response.glance(MAX_WORDS_BYTES)
     if response.headers.get("Content-Encoding", "identity") not in ("", "identity"):
         return Words(web_page=response.web_page)
-    return read_words(raw, web_page=response.web_page)
+    return read_words(raw, web_page=response.web_page, secrets=response.secrets)
 
 
-def read_words(raw: bytes, *, web_page: bool = False) -> Words:
-    """What a body of an error says, in any of the forms that registries, hubs, object stores and proxies have."""
+def read_words(raw: bytes, *, web_page: bool = False, secrets: Iterable[str] = ()) -> Words:
+    """What a body of an error says, in any of the forms that registries, hubs, object stores and proxies have; `secrets`
+    are what the request carried.
+    """
+    shown = partial(cleaned, secrets=forms_of(secrets))
     text = raw.decode("utf-8", "replace")
     if web_page or _MARKUP.match(raw):
         title = _TITLE.search(text)
-        return Words(cleaned(html.unescape(title[1])) if title else "", web_page=True)
+        return Words(shown(html.unescape(title[1])) if title else "", web_page=True)
     if text.lstrip()[:1] == "<":
         message = _XML_MESSAGE.search(text) or _XML_CODE.search(text)
-        return Words(cleaned(html.unescape(message[1])) if message else "")
+        return Words(shown(html.unescape(message[1])) if message else "")
     try:
         answer = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         if text.lstrip()[:1] in ("{", "["):
             return Words()
-        return Words(next((line for line in map(cleaned, text.splitlines()) if line), ""))
-    return Words(cleaned(next(_sentences(answer), "")), tuple(_codes(answer)))
+        return Words(next((line for line in map(shown, text.splitlines()) if line), ""))
+    return Words(shown(next(_sentences(answer), "")), tuple(_codes(answer)))
 
 
 def _codes(answer: Any) -> Iterator[str]:
@@ -100,25 +103,26 @@ def _codes(answer: Any) -> Iterator[str]:
             yield error["code"]
 
 
-def _sentences(answer: Any) -> Iterator[str]:
+def _sentences(answer: Any, depth: int = 0) -> Iterator[str]:
     """Sentences of a JSON answer, the most telling first."""
     if isinstance(answer, str) and answer.strip():
         yield answer
+    elif depth > _DEEPEST:
+        return
     elif isinstance(answer, list):
         for each in answer:
-            yield from _sentences(each)
+            yield from _sentences(each, depth + 1)
     elif isinstance(answer, dict):
-        yield from _sentences(answer.get("errors") or [])
-        found = list(dict.fromkeys(text for key in _KEYS for text in _sentences(answer.get(key))))
+        yield from _sentences(answer.get("errors") or [], depth + 1)
+        found = list(dict.fromkeys(text for key in _KEYS for text in _sentences(answer.get(key), depth + 1)))
         detail = answer.get("detail")
         if len(found) > 1 and detail in found[1:]:
             yield f"{found[0]}: {detail}"
         yield from found
 
 
-def cleaned(text: str) -> str:
-    """One line of printable characters, `MAX_CHARACTERS` at most, without what may be a secret."""
-    text = "".join(char if char.isprintable() else " " for char in text[: 4 * MAX_CHARACTERS])
-    text = _QUERY.sub("", _USERINFO.sub("", " ".join(text.split())))
-    text = _OPAQUE.sub("…", _LABELLED.sub(r"\1…", _CREDENTIALS.sub("…", text)))
+def cleaned(text: str, secrets: Iterable[str] = ()) -> str:
+    """One line of printable characters, `MAX_CHARACTERS` at most, without these secrets and what may be one."""
+    text = "".join(char if char.isprintable() else " " for char in text[:MAX_WORDS_BYTES])
+    text = _OPAQUE.sub(HIDDEN, redact(" ".join(text.split()), secrets))
     return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 1]}…"

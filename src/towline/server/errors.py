@@ -26,6 +26,9 @@ JSON = "application/json; charset=utf-8"
 
 INTERNAL = "internal error; the log on the server's stderr tells more"
 
+SECRETS = web.AppKey("secrets", tuple[str, ...])
+"""What the environment holds that no answer may show."""
+
 log = structlog.get_logger("towline.server")
 
 
@@ -59,7 +62,7 @@ def refusal(error: BaseException, request: web.Request) -> Refused:
         return _from_aiohttp(error, request)
     for kind, status, code in _KINDS:
         if isinstance(error, kind):
-            return Refused(status, redact(str(error)), code=code)
+            return Refused(status, redact(str(error), request.app.get(SECRETS, ())), code=code)
     if what := shortage.what_is_short(error):
         shortage.tell(what)
         return Refused(503, shortage.sentence(what), code="TOOMANYREQUESTS")
