@@ -5,7 +5,7 @@
 >>> redact("{'Authorization': 'Bearer abc', 'Accept': '*/*'}")
 "{'Authorization': '***', 'Accept': '*/*'}"
 
-It looks for shapes, so it hides too much rather than too little; secrets that are known, as those of the environment, are
+It looks for shapes, so it hides too much rather than too little; secrets that are known, the environment's for one, are
 looked for by themselves, as they may stand anywhere. Every pattern takes time in proportion to the text.
 """
 

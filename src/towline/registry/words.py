@@ -30,8 +30,7 @@ _DEEPEST = 8
 """Lists and objects within one another in which a sentence is looked for."""
 
 _OPAQUE = re.compile(r"(?<![\w:])(?!sha256[:-])[A-Za-z0-9_+/=-]{40,}(?:\.[A-Za-z0-9_+/=-]+)*")
-"""What may be a secret of whoever says it. towline's own sentences hold such runs, so that no other text is kept from them.
-"""
+"""What may be a secret of whoever says it. Sentences and logs of towline's own hold such runs: digests, paths."""
 _LOGIN = re.compile(
     r"log(?:ged)?[ -]?in|sign(?:ed)?[ -]?in|authenticat|authoriz|authoris|credential|password|anonymous|gated", re.I
 )
@@ -76,8 +75,9 @@ def words_of(response: Response) -> Words:
 
 
 def read_words(raw: bytes, *, web_page: bool = False, secrets: Iterable[str] = ()) -> Words:
-    """What a body of an error says, in any of the forms that registries, hubs, object stores and proxies have; `secrets`
-    are what the request carried.
+    """What a body of an error says, in any of the forms that registries, hubs, object stores and proxies have.
+
+    `secrets` are what the request carried.
     """
     shown = partial(cleaned, secrets=forms_of(secrets))
     text = raw.decode("utf-8", "replace")
