@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support import faults
+from tests.support.certificates import Authority
 from tests.support.challenges import Bearer
 from tests.support.exchanges import manifest, path
 from tests.support.models import tiny
 from tests.support.pulling import eventually, open_descriptors
 from tests.support.registry import FaultRegistry
+from towline.errors import SourceBusy
 from towline.model.name import ModelName
 from towline.registry.client import Registry
 from towline.registry.failures import host_of
@@ -109,3 +111,38 @@ def test_cancelling_after_an_answer_without_a_length_harms_nobody_who_asks_now(
         one.cancel()
         stall.release()
         assert response.read(1 << 20) == model.manifest
+
+
+@pytest.mark.parametrize("fault", [faults.Close(), faults.Reset()], ids=str)
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_a_kept_connection_that_closes_as_it_is_used_again_costs_nothing(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, fault: faults.Fault, secure: bool
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+    client = HttpClient(connections=1, connect_timeout=5.0)
+    with FaultRegistry(authority=authority if secure else None) as registry, client.call() as call:
+        registry.fail(path("/v2/"), fault, skip=1)
+        for _ in range(2):
+            assert call.send("GET", f"{registry.url}/v2/", {}, allowance=Allowance(5.0)).status == 200
+        first, again, once_more = registry.exchanges()
+        assert first.client == again.client != once_more.client
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("kept", "lost", "before"),
+    [(False, 1, b""), (True, 2, b""), (True, 1, b"HTTP/1.1 100 Continue\r\n\r\n")],
+    ids=["one that is fresh", "the second in a row", "one over which something came"],
+)
+def test_any_other_that_closes_is_a_failure(
+    client: HttpClient, registry: FaultRegistry, kept: bool, lost: int, before: bytes
+) -> None:
+    with client.call() as call:
+        if kept:
+            call.send("GET", f"{registry.url}/v2/", {}, allowance=Allowance(5.0))
+        registry.reset()
+        registry.fail(path("/v2/"), faults.Before(before), times=None)
+        registry.fail(path("/v2/"), faults.Close(), times=None)
+        with pytest.raises(SourceBusy, match="was lost"):
+            call.send("GET", f"{registry.url}/v2/", {}, allowance=Allowance(5.0))
+    assert len(registry.exchanges()) == lost

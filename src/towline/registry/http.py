@@ -104,6 +104,10 @@ class _Server:
                 if connection.is_connected:
                     return connection
                 connection.close()
+        return self.fresh()
+
+    def fresh(self) -> Any:
+        """One that is yet to be connected."""
         return self._pool._new_conn()
 
     def take_back(self, connection: Any, *, reusable: bool) -> None:
@@ -227,7 +231,8 @@ class Call:
             allowance.check()
             server, target = self._client._server(url)
             self.host = server.shown
-            self._response = response = self._asked(server, _request(method, target, server.host, headers), method)
+            request = _request(method, target, server.host, headers)
+            self._response = response = self._asked(server.connection(), server, request, method)
         except FAILURES as error:
             self.check()
             if self.address is not None:
@@ -236,11 +241,15 @@ class Call:
         self.check()
         return response
 
-    def _asked(self, server: _Server, request: bytes, method: str) -> Response:
-        connection = server.connection()
+    def _asked(self, connection: Any, server: _Server, request: bytes, method: str) -> Response:
+        """The answer over this connection. One that was kept may close just as it is used again: if nothing has come,
+        the request goes out once more, over a fresh one (RFC 9110, section 9.2.2: it changes nothing).
+        """
+        kept = connection.sock is not None
+        wire: Wire | None = None
         try:
             connection.call = self
-            if connection.sock is None:
+            if not kept:
                 connection.timeout = self._client.connect_timeout
                 connection.connect()
             self._uses(connection.sock, connection.address)
@@ -249,10 +258,13 @@ class Call:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.sock.sendall(request)
             return Response(self, wire, method, host=self.host, release=partial(server.take_back, connection))
-        except BaseException:
+        except BaseException as error:
             self._let_go()
             connection.close()
-            raise
+            closed = isinstance(error, (ConnectionError, ssl.SSLError))
+            if not (kept and closed and wire is not None and wire.mute) or self._cancelled:
+                raise
+        return self._asked(server.fresh(), server, request, method)
 
     def check(self) -> None:
         """Raises Cancelled after `cancel`."""

@@ -79,6 +79,11 @@ class Wire:
         """Whether nothing has come that nobody has taken."""
         return not self._held
 
+    @property
+    def mute(self) -> bool:
+        """Whether nothing has come of the answer, not even of its head."""
+        return not self._held and not self._noise
+
     def line(self) -> bytes | None:
         """The next line, without its end; None where it did not come within a tick: ask again.
 
