@@ -185,6 +185,29 @@ class TestRanges:
         registry.fail(lambda exchange: exchange.range is not None, faults.Status(416), times=None)
         assert read(source(), 0, 1000) == BLOB.data[:1000]
 
+    @pytest.mark.parametrize("start", [0, 10])
+    def test_another_range_that_is_under_way_meanwhile_is_refused_in_the_same_way(
+        self, source: Source, registry: FaultRegistry, start: int
+    ) -> None:
+        late = faults.Stall()
+        registry.fail(lambda exchange: exchange.range == (start, 1009), late)
+        registry.fail(lambda exchange: exchange.range is not None, faults.Status(416), times=None)
+        blob_source = source()
+        received: list[bytes | str] = []
+
+        def ask() -> None:
+            received.append(
+                read(blob_source, start, 1010) if not start else refused(blob_source, SourceBusy, start, 1010)
+            )
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert late.reached.wait(20)
+        refused(blob_source, SourceBusy, 5, 1005)
+        late.release()
+        asking.join()
+        assert received == [BLOB.data[:1010]] if not start else "ignores ranges" in str(received)
+
     def test_a_whole_answer_to_the_first_range_is_used(self, source: Source, registry: FaultRegistry) -> None:
         registry.fail(blob(), faults.IgnoreRange())
         assert read(source(), 0, 1000) == BLOB.data[:1000]
@@ -274,6 +297,17 @@ class TestLies:
         registry.fail(blob(), by)
         registry.fail(blob(), encoding)
         refused(source(), SourceLied, 10, 1010)
+
+    @pytest.mark.parametrize("step", [7, 100_000])
+    def test_more_bytes_in_chunks_than_a_smaller_range_promises_are_a_lie(
+        self, source: Source, registry: FaultRegistry, step: int
+    ) -> None:
+        registry.fail(blob(), faults.Header("Content-Range", f"bytes 10-19/{BLOB.size}"))
+        registry.fail(blob(), faults.Chunked())
+        received = bytearray()
+        with source().open(10, 1010) as stream, pytest.raises(SourceLied, match="more bytes than it promised"):
+            drain(stream, received, step=step)
+        assert BLOB.data[10:20].startswith(bytes(received))
 
     @pytest.mark.parametrize("retry_after", [0, 7])
     def test_when_to_come_back_is_passed_on(self, source: Source, registry: FaultRegistry, retry_after: int) -> None:
@@ -454,13 +488,23 @@ class TestBlobHost:
             read(blob_source, 100, 200)
         assert (never_answered.value.refused, restarting.value.refused) == (True, False)
 
-    @pytest.mark.parametrize("status", [403, 404])
+    @pytest.mark.parametrize("status", [204, 400, 401, 402, 403, 404, 405, 410, 421, 425, 429, 451, 503])
     def test_a_refusal_of_a_fresh_address_is_asked_again_once(
         self, source: Source, registry: FaultRegistry, blob_host: FaultRegistry, status: int
     ) -> None:
-        blob_host.fail(SIGNED, faults.Status(status))
+        blob_host.fail(SIGNED, faults.Status(status, retry_after=3600))
         assert read(source(), 0, 100) == BLOB.data[:100]
         assert len(registry.exchanges()) == 2
+
+    @pytest.mark.parametrize("location", ["https://127.0.0.1:{}/x", "http://blobs.example/x", "http://[bad", "?x=1"])
+    def test_a_fresh_address_that_cannot_be_asked_is_asked_for_again_once(
+        self, source: Source, registry: FaultRegistry, authority: Authority, location: str
+    ) -> None:
+        """One whose certificate nobody knows, one without HTTPS, one that is none, and one that leads in circles."""
+        with FaultRegistry(authority=authority) as unknown, FaultRegistry() as healthy:
+            registry.redirect_blobs_to(healthy)
+            registry.fail(blob(), faults.Redirect(location.format(unknown.port)), times=6 if location == "?x=1" else 1)
+            assert read(source(), 0, 100) == BLOB.data[:100]
 
     @pytest.mark.parametrize("status", [403, 404])
     def test_what_is_refused_again_is_gone(
@@ -474,7 +518,7 @@ class TestBlobHost:
     def test_a_failure_of_the_blob_host_is_told_with_its_name_and_without_the_address(
         self, source: Source, blob_host: FaultRegistry, fault: faults.Fault
     ) -> None:
-        blob_host.fail(SIGNED, fault)
+        blob_host.fail(SIGNED, fault, times=None)
         assert blob_host.host in refused(source(), SourceBusy)
 
     def test_no_token_ever_goes_to_the_blob_host(

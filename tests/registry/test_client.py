@@ -356,13 +356,18 @@ class TestTokens:
         assert resolve("library/tiny").manifest.raw == MODEL.manifest
 
     @pytest.mark.parametrize(
-        "realm", ["http://auth.example/token", "ftp://127.0.0.1/token", "http://user:word@127.0.0.1/"]
+        ("realm", "why"),
+        [
+            ("http://auth.example/token", "without HTTPS; name that host"),
+            ("ftp://127.0.0.1/token", "without HTTPS"),
+            ("https://user:word@127.0.0.1/", "with a user's name"),
+        ],
     )
-    def test_a_realm_that_is_not_reached_over_https_is_refused(
-        self, resolve: Resolve, registry: FaultRegistry, realm: str
+    def test_a_realm_that_must_not_be_asked_is_refused(
+        self, resolve: Resolve, registry: FaultRegistry, realm: str, why: str
     ) -> None:
         registry.require(Bearer(realm=realm))
-        assert "not HTTPS" in refused(resolve)
+        assert f"sends its logins to an address {why}" in refused(resolve)
 
     @pytest.mark.parametrize("realm", ["http://[bad/token", "http://127.0.0.1:99999/token", "\\\\", "%00"])
     def test_a_realm_that_is_no_address_is_an_error_and_nothing_worse(
@@ -374,7 +379,7 @@ class TestTokens:
     def test_a_realm_that_redirects_away_from_https_is_refused(self, resolve: Resolve, registry: FaultRegistry) -> None:
         registry.require(Bearer())
         registry.fail(token(), faults.Redirect("http://auth.example/token"))
-        assert "not HTTPS" in refused(resolve)
+        assert "without HTTPS" in refused(resolve)
 
     def test_a_realm_that_redirects_in_circles_is_an_error(self, resolve: Resolve, registry: FaultRegistry) -> None:
         registry.require(Bearer())
@@ -471,6 +476,29 @@ class TestRedirects:
     def test_redirects_in_circles_are_an_error(self, resolve: Resolve, registry: FaultRegistry) -> None:
         registry.fail(manifest(), faults.Redirect("?again=1"), times=None)
         assert "circles" in refused(resolve)
+
+    def test_the_fifth_target_is_not_one_too_many(self, resolve: Resolve, registry: FaultRegistry) -> None:
+        registry.fail(manifest(), faults.Redirect("?again=1"), times=5)
+        assert resolve("library/tiny").manifest.raw == MODEL.manifest
+        assert len(registry.exchanges()) == 6
+
+    def test_a_token_service_may_lead_as_far(self, resolve: Resolve, registry: FaultRegistry) -> None:
+        registry.require(Bearer())
+        again = "/token?service=registry.test&scope=repository:library/tiny:pull"
+        registry.fail(token(), faults.Redirect(again), times=5)
+        assert resolve("library/tiny").manifest.raw == MODEL.manifest
+
+    def test_an_address_with_a_password_is_refused_as_what_it_is(
+        self, resolve: Resolve, registry: FaultRegistry
+    ) -> None:
+        registry.fail(manifest(), faults.Redirect("https://user:word@blobs.example/x"), times=None)
+        assert "redirects to blobs.example with a user's name in it" in refused(resolve)
+
+    def test_an_address_that_fails_is_asked_for_once_more(
+        self, resolve: Resolve, registry: FaultRegistry, blob_host: FaultRegistry
+    ) -> None:
+        registry.fail(manifest(), faults.Redirect(f"{blob_host.url}/gone"), times=1)
+        assert resolve("library/tiny").manifest.raw == MODEL.manifest
 
     @pytest.mark.parametrize("location", ["http://nowhere.example/x?sig=secret", "http://[bad", "http://127.0.0.1:x/"])
     def test_a_redirect_that_must_not_be_followed_is_an_error(
@@ -595,7 +623,7 @@ class TestTls:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
-        secure.fail(manifest(), faults.Redirect(f"{registry.url}/v2/library/tiny/manifests/latest"))
+        secure.fail(manifest(), faults.Redirect(f"{registry.url}/v2/library/tiny/manifests/latest"), times=None)
         assert "without HTTPS" in refused(resolve, "models.example/library/tiny", **self.over_tls(secure))
         assert not registry.exchanges()
 
@@ -611,7 +639,7 @@ class TestTls:
         bearer = Bearer()
         registry.issue_tokens_for(bearer)
         secure.require(bearer)
-        assert "not HTTPS" in refused(resolve, "models.example/library/tiny", **self.over_tls(secure))
+        assert "without HTTPS" in refused(resolve, "models.example/library/tiny", **self.over_tls(secure))
         assert not registry.exchanges()
 
     def test_https_to_a_plain_server_is_final_and_names_the_setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 from towline.errors import RegistryError, SourceBusy, SourceGone
 from towline.registry.auth import Token, Tokens, read_token, token_address
-from towline.registry.endpoints import Endpoint, Transport
+from towline.registry.endpoints import WITHOUT_TLS, Endpoint, Transport
 from towline.registry.failures import host_of
 from towline.registry.guard import Guard, reach_of
 from towline.registry.http import Call, HttpClient
@@ -56,7 +57,8 @@ class Access:
         self._tokens = Tokens()
 
     def get(self, asking: Asking, url: str) -> Landing:
-        """Asks the endpoint, meets its challenge, follows where it points.
+        """Asks the endpoint, meets its challenge, follows where it points; asks once more where what it pointed to
+        fails: signatures expire within moments, and another host may be named then.
 
         A token goes to the endpoint's own origin and nowhere else. Raises RegistryError where a login is wanted or a
         redirect must not be followed; SourceBusy, SourceGone, Cancelled as `Call.send` does.
@@ -64,15 +66,27 @@ class Access:
         shown = asking.endpoint.shown
         if not self.transport.reaches(asking.endpoint):
             raise RegistryError(f"{shown} is not reached over HTTPS; name it in TOWLINE_PLAIN_HTTP if it is meant")
-        place: Place | None = None
         response = self._authorized(asking, url)
+        if response.redirect is not None:
+            with contextlib.suppress(SourceGone, RegistryError):
+                landing = self._landed(asking, response, url)
+                if landing.response.status in (200, 206, 416):
+                    return landing
+            response = self._authorized(asking, url)
+        return self._landed(asking, response, url)
+
+    def _landed(self, asking: Asking, response: Response, url: str) -> Landing:
+        """Where the response, of `url`, leads in the end."""
+        place: Place | None = None
         for _ in range(MAX_REDIRECTS):
             if response.redirect is None:
-                return Landing(response, place)
+                break
             place = self._pointed(asking, response, url)
             url = place.url
             response = self.follow(asking, place)
-        raise SourceGone(f"{shown} redirects in circles")
+        if response.redirect is not None:
+            raise SourceGone(f"{asking.endpoint.shown} redirects in circles")
+        return Landing(response, place)
 
     def follow(self, asking: Asking, place: Place) -> Response:
         """Asks where a server pointed to; raises as `get` does."""
@@ -87,8 +101,8 @@ class Access:
             target = urljoin(url, response.redirect or "")
         except ValueError:
             raise SourceGone(f"{shown} redirects to an address that is none") from None
-        if not self.transport.allows(target, after=url):
-            raise SourceGone(f"{shown} redirects to {host_of(target)} without HTTPS, which towline does not follow")
+        if objection := self.transport.objection(target, after=url):
+            raise SourceGone(f"{shown} redirects to {host_of(target)} {objection}, which towline does not follow")
         return Place(target, self._guard(asking.endpoint, response, target))
 
     def _guard(self, endpoint: Endpoint, response: Response, target: str) -> Guard | None:
@@ -140,12 +154,10 @@ class Access:
                     f"check the name, or use a registry that can be read without{words_of(refusal)}"
                 )
             response, url = refusal, endpoint.base
-            for _ in range(MAX_REDIRECTS):
-                if not self.transport.allows(target, after=url):
-                    raise RegistryError(
-                        f"{shown} sends its logins to an address that is not HTTPS; "
-                        "name that host in TOWLINE_PLAIN_HTTP if it is meant"
-                    )
+            for _ in range(MAX_REDIRECTS + 1):
+                if objection := self.transport.objection(target, after=url):
+                    hint = "; name that host in TOWLINE_PLAIN_HTTP if it is meant" if objection == WITHOUT_TLS else ""
+                    raise RegistryError(f"{shown} sends its logins to an address {objection}{hint}")
                 guard = self._guard(endpoint, response, target)
                 response = self._send(asking, target, {"Accept": "application/json"}, guard)
                 if response.redirect is None:

@@ -106,27 +106,23 @@ class RegistryBlob:
             with kept.waited_for():
                 response = self._access.follow(asking, kept.place)
             if response.redirect is None:
-                return self._judged(response, stream, kept)
+                return self._judged(asking, response, stream, kept)
         except (SourceError, RegistryError):
             pass
         self.forget(kept)
         return None
 
     def _from_registry(self, asking: Asking, stream: RangeStream) -> Answer:
-        """A host that refuses an address just signed is asked once more: signatures can be that short-lived."""
-        url = self._endpoint.url(self._repository, "blobs", str(self.blob.digest))
-        landing = self._access.get(asking, url)
-        if landing.place is not None and landing.response.status in (400, 401, 403, 404, 410):
-            landing = self._access.get(asking, url)
+        landing = self._access.get(asking, self._endpoint.url(self._repository, "blobs", str(self.blob.digest)))
         kept = _Kept(landing.place) if landing.place is not None else None
-        answer = self._judged(landing.response, stream, kept)
+        answer = self._judged(asking, landing.response, stream, kept)
         with self._lock:
             self._kept = kept
         return answer
 
-    def _judged(self, response: Response, stream: RangeStream, kept: _Kept | None) -> Answer:
-        """Raises what is wrong with an answer, as far as its head tells; 416 is left to the caller."""
-        if response.status == 416 and self.ranged:
+    def _judged(self, asking: Asking, response: Response, stream: RangeStream, kept: _Kept | None) -> Answer:
+        """Raises what is wrong with an answer, as far as its head tells; 416 for a range is left to the caller."""
+        if response.status == 416 and "Range" in asking.headers:
             return Answer(response, 0, kept)
         check_status(response, f"blob {self.blob.digest.short}")
         if (response.headers.get("Content-Encoding") or "").lower() not in ("", "identity"):
@@ -225,7 +221,7 @@ class RangeStream:
         try:
             if answer is None:
                 answer = self._answer = self._begin()
-            return self._receive(answer, buffer[: self._left]) if self._left else 0
+            return self._receive(answer, buffer[: min(self._left, answer.promised)]) if self._left else 0
         except RegistryError as error:
             raise SourceGone(str(error)) from None
         except SourceError:
@@ -239,12 +235,12 @@ class RangeStream:
 
     def _receive(self, answer: Answer, room: memoryview) -> int | None:
         response = answer.response
+        if not answer.promised:
+            raise SourceBusy(f"{response.host} sends less than it was asked for", retry_after=0.0)
         count = response.readinto(room)
         if count is None:
             self._lulled(answer)
             return None
-        if not count and not answer.promised:
-            raise SourceBusy(f"{response.host} sends less than it was asked for", retry_after=0.0)
         if not count:
             got = self.stop - self.start - self._left
             raise SourceLied(f"{response.host} ends its answer after {got} of {got + answer.promised} bytes")

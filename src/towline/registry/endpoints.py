@@ -28,6 +28,9 @@ class Endpoint:
         return f"{self.base}/v2/{repository}/{kind}/{reference}{query}"
 
 
+WITHOUT_TLS = "without HTTPS"
+
+
 @dataclass(frozen=True, slots=True)
 class Transport:
     """The transport rule: HTTPS always, but for loopback and for what the operator's configuration names as plain.
@@ -46,18 +49,24 @@ class Transport:
 
     def allows(self, url: str, *, after: str | None = None) -> bool:
         """Whether this address may be asked; `after` is the one that redirected there, and HTTPS never falls back."""
+        return not self.objection(url, after=after)
+
+    def objection(self, url: str, *, after: str | None = None) -> str:
+        """Why this address must not be asked, to stand behind a word for it; empty where it may be."""
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            return False
-        if parts.username is not None or not parts.hostname:
-            return False
+            return "with an impossible port"
+        if parts.username is not None:
+            return "with a user's name in it"
+        if not parts.hostname:
+            return "without a host"
         if parts.scheme == "https":
-            return True
+            return ""
         if parts.scheme != "http" or (after is not None and urlsplit(after).scheme == "https"):
-            return False
-        return self.is_plain(parts.hostname, port)
+            return WITHOUT_TLS
+        return "" if self.is_plain(parts.hostname, port) else WITHOUT_TLS
 
     def is_plain(self, host: str, port: int | None) -> bool:
         """Whether plain HTTP is meant for this host."""
