@@ -38,6 +38,9 @@ USER_AGENT = f"towline/{_version.__version__}"
 _MAX_SERVERS = 64
 """Servers whose connections are kept: mirrors and blob hosts are few."""
 
+_MOMENT = 1.0
+"""Seconds for which an idle connection is not looked at before it is used again: no server gives one up so soon."""
+
 _USUAL = re.compile(r"(https?://[\w.:-]+)(/(?:[\w!$&'()*+,;=:@/?.~-]|%[0-9A-F]{2})*)\Z", re.ASCII)
 """An address of which each part can stand in a request as it is."""
 
@@ -48,6 +51,7 @@ class _Conversing:
     sock: socket.socket | None
     call: Call
     address: Address
+    idle_since: float = 0.0
     _twin: socket.socket | None = None
 
     def _new_conn(self: Any) -> socket.socket:
@@ -101,7 +105,8 @@ class _Server:
         """One that is idle and that the server has not closed, or one that is yet to be connected."""
         with contextlib.suppress(IndexError):
             while connection := self._idle.pop():
-                if connection.is_connected:
+                # One that closes within the moment is replaced by whoever finds that out.
+                if time.monotonic() - connection.idle_since < _MOMENT or connection.is_connected:
                     return connection
                 connection.close()
         return self.fresh()
@@ -115,6 +120,7 @@ class _Server:
         if not reusable or len(self._idle) >= self._most:
             connection.close()
             return
+        connection.idle_since = time.monotonic()
         self._idle.append(connection)
         if self._closed:  # before that, or since
             self.close()

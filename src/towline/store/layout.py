@@ -87,11 +87,11 @@ class Layout:
 
     def staged(self, key: str) -> Confined:
         """The folder in which a blob grows; see `staging_key`."""
-        return self.inside(f"staging/{key}")
+        return Confined(self._own.base, self._staging, key, self._root)
 
     def lock(self, name: str) -> Confined:
         """The lock of this name: a growing blob's is its staging's key, a pull's `pull-` and its ticket."""
-        return self.inside(f"locks/{name}")
+        return Confined(self._own.base, self._locks, name, self._root)
 
     def pinned(self, ticket: str) -> Confined:
         """The folder of the pins of one pull."""
@@ -112,6 +112,14 @@ class Layout:
     @cached_property
     def _own(self) -> Confined:
         return Confined(str(self.own.parent), str(self.own.parent), "towline", self._root)
+
+    @cached_property
+    def _staging(self) -> str:
+        return str(self._own / "staging")
+
+    @cached_property
+    def _locks(self) -> str:
+        return str(self._own / "locks")
 
     @cached_property
     def _root(self) -> str:

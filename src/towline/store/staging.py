@@ -72,7 +72,9 @@ class StagedBlob:
 
     def _named(self, name: str) -> Confined:
         folder = self._folder
-        return folder._replace(name=f"{folder.name}.{name}") if self._small else folder / name
+        if not self._small:
+            return folder / name
+        return Confined(folder.base, folder.folder, f"{folder.name}.{name}", folder.store)
 
     def is_whole(self) -> bool:
         """Whether the blob is here or in the store already."""
