@@ -58,8 +58,10 @@ class Tracks:
         self._tracks = tracks
         self.in_tensors = any(track.blob.media_type == TENSOR_LAYER for track in tracks)
         """Whether the model has a layer for each tensor: thousands, which tell nobody anything one by one."""
-        self.total = sum(track.total for track in tracks)
-        self.found = sum(track.found for track in tracks)
+        self._seen = [track.found for track in tracks]
+        self._unfinished = deque(number for number, track in enumerate(tracks) if track.transfer is not None)
+        self.total = sum(track.blob.size for track in tracks)
+        self.found = sum(self._seen)
         self.completed = self.found
         """Bytes of all blobs, as of the last looks."""
         self.over = False
@@ -72,8 +74,6 @@ class Tracks:
         self._current: Progress | None = None
         # Side by side
         self._looked = 0.0
-        self._seen = [track.found for track in tracks]
-        self._unfinished = deque(number for number, track in enumerate(tracks) if track.found < track.total)
         self._changes: dict[int, tuple[int, Progress]] = {}
         self._changed = 0
 
@@ -95,7 +95,11 @@ class Tracks:
         """
         with self._lock:
             while self._front < len(self._tracks) and len(self._ends) < start + most:
-                if not self._pass(self._tracks[self._front]):
+                track = self._tracks[self._front]
+                if track.transfer is None:  # it is here, which is all that there is to tell
+                    self._ends.append(Progress(track.blob.digest, track.blob.size, track.blob.size))
+                    self._front += 1
+                elif not self._pass(track):
                     break
             events = self._ends[start : start + most]
             return events, self._current if start + len(events) == len(self._ends) else None

@@ -248,17 +248,17 @@ class TestCost:
         assert max(sizes) <= 513
 
     @pytest.mark.parametrize("interleave", [False, True])
-    def test_what_all_are_told_is_encoded_once(
+    def test_what_all_are_told_is_written_once(
         self, course: Course, interleave: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        encoded: list[object] = []
-        encoder = events._encoded
+        written: list[Progress] = []
+        write = events._written
 
-        def counted(wire: dict[str, object]) -> bytes:
-            encoded.append(wire.get("digest"))
-            return encoder(wire)
+        def counted(progress: Progress) -> bytes:
+            written.append(progress)
+            return write(progress)
 
-        monkeypatch.setattr(events, "_encoded", counted)
+        monkeypatch.setattr(events, "_written", counted)
         counters = [Bytes() for _ in range(1000)]
         watchers = [watched(course, interleave=interleave) for _ in range(50)]
         course.commit(tracks(counters))
@@ -266,4 +266,4 @@ class TestCost:
             counter.now = 100
         course.reach("success")
         assert len([encode(event) for event in in_turns(watchers)]) == 50 * (2 * 1000 + 2)
-        assert len([digest for digest in encoded if digest]) == 2 * 1000
+        assert len(written) == 2 * 1000

@@ -45,9 +45,11 @@ class Status:
         return {"status": self.status}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Progress:
-    """How far one blob is, or the whole model: `0 <= completed <= total`, in bytes."""
+    """How far one blob is, or the whole model: `0 <= completed <= total`, in bytes. Shared by all who are told it, so
+    nobody changes one; it says nothing of that itself, as thousands are made for some models.
+    """
 
     digest: Digest | WholeModel
     total: int
@@ -73,19 +75,19 @@ class Progress:
 
     def line(self) -> bytes:
         """As `encode` gives it. Made once: whoever watches the same pull is sent the same bytes."""
-        line = self._line
-        if line is None:
-            if self.waiting or not isinstance(self.digest, Digest):
-                line = _encoded(self.wire())
-            else:  # there may be thousands of them, and nothing in them needs to be escaped
-                line = b'{"status":"pulling %b","digest":"sha256:%b","total":%d,"completed":%d}\n' % (
-                    self.digest.short.encode(),
-                    self.digest.hex.encode(),
-                    self.total,
-                    self.completed,
-                )
-            object.__setattr__(self, "_line", line)
-        return line
+        if self._line is None:
+            self._line = _written(self)
+        return self._line
+
+
+def _written(progress: Progress) -> bytes:
+    if progress.waiting or not isinstance(progress.digest, Digest):
+        return _encoded(progress.wire())
+    digest = progress.digest.hex  # there may be thousands of these, and nothing in one needs to be escaped
+    return (
+        f'{{"status":"pulling {digest[:12]}","digest":"sha256:{digest}",'
+        f'"total":{progress.total},"completed":{progress.completed}}}\n'
+    ).encode()
 
 
 @dataclass(frozen=True, slots=True)

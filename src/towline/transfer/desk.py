@@ -11,7 +11,7 @@ import threading
 from types import TracebackType
 
 LONGEST_TURN = 0.05
-"""Seconds after which the next one goes on beside the one whose turn it is: a disk, or a share, may make that wait."""
+"""Seconds after which the others go on beside the one whose turn it is: a disk, or a share, may make that wait."""
 
 
 class Desk:
@@ -20,16 +20,20 @@ class Desk:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holder = 0
+        self._overdue = False
 
     def __enter__(self) -> None:
-        if self._lock.acquire(timeout=LONGEST_TURN):
+        if self._lock.acquire(timeout=0 if self._overdue else LONGEST_TURN):
             self._holder = threading.get_ident()
+        else:
+            self._overdue = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._holder == threading.get_ident():
             self._holder = 0
+            self._overdue = False
             self._lock.release()
 
     @property

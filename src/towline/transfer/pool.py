@@ -257,12 +257,13 @@ class Pool:
         self._syncing.close(max(_LAST_WORD, deadline - time.monotonic()))
 
     def nudge(self) -> None:
-        """Looks whether something waits for a thread that could not be had before, or that hangs in silence. To be
-        called now and then.
+        """Looks whether something waits for a thread that could not be had before, that hangs in silence, or that is
+        not there to look when it is time. To be called now and then.
         """
         with self._wake:
             self._hanging = self._silent()
-            if any(group.queue for group in self._groups.values()):
+            due = self._later and self._later[0][0] <= time.monotonic()
+            if due or any(group.queue for group in self._groups.values()):
                 self._call_thread()
             if self._entries:
                 self._call_signer()

@@ -102,13 +102,19 @@ class SmallDownload:
         """Takes what is there if a last step failed before; once, and first. Raises nothing: see `Crew.ended`."""
         try:
             if not self.size:
-                self._keep(memoryview(b""))
+                self._keep_nothing()
             elif self._staging.begun:
                 self._try_again()
         except Exception as error:  # noqa: BLE001 - see `meaning`
             self._end(meaning(error, self.digest))
         finally:
             self._leave()
+
+    def _keep_nothing(self) -> None:
+        if self._is_right(b""):
+            self._keep(memoryview(b""))
+        else:
+            self._end(self._suppliers.mismatch)
 
     def _try_again(self) -> None:
         """What was fetched and could not be made to last is not fetched anew."""

@@ -1,0 +1,189 @@
+"""Blobs of up to a block: fetched whole, written once they are right, many at once from far hosts."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.pulling import eventually
+from tests.transfer.doubles import MIB, Downloads, MemorySource, MemoryStream, content
+from towline.errors import DigestMismatch, SourceBusy, StoreError, TransferError
+from towline.transfer import small
+from towline.transfer.distances import FAR, Distances
+from towline.transfer.pool import MOST_THREADS
+
+DATA = content(100_000)
+
+
+@pytest.fixture
+def downloads(tmp_path: Path) -> Iterator[Downloads]:
+    with Downloads(tmp_path) as downloads:
+        yield downloads
+
+
+def waits(stream: MemoryStream) -> None:
+    stream.cancelled.wait(20)
+
+
+def waits_long_enough(stream: MemoryStream) -> None:
+    stream.cancelled.wait(5 * FAR)
+
+
+def wait_for(gate: threading.Event) -> None:
+    gate.wait(20)
+
+
+def spoiled(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+class TestWrongBytes:
+    def test_wrong_bytes_are_fetched_from_another_source_and_never_written(self, downloads: Downloads) -> None:
+        wrong, right = MemorySource(spoiled(DATA), name="wrong"), MemorySource(DATA, name="right")
+        assert downloads.fetch(DATA, wrong, right).finish() == DATA
+        assert wrong.sent == right.sent == len(DATA)
+
+    def test_a_source_that_always_sends_them_is_named(self, downloads: Downloads) -> None:
+        download = downloads.fetch(DATA, MemorySource(spoiled(DATA), name="wrong"))
+        with pytest.raises(DigestMismatch, match="wrong sends"):
+            download.finish()
+        assert not os.listdir(download.staging.folder)
+
+
+class TestSilence:
+    def test_a_connection_that_falls_silent_in_the_middle_is_overtaken_by_a_second_one(
+        self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(small, "DUEL_AGE", 0.3)
+        monkeypatch.setattr("towline.transfer.pool.DUEL_AGE", 0.3)
+        asked: list[MemoryStream] = []
+
+        def first_one_hangs(stream: MemoryStream) -> None:
+            if stream not in asked:
+                asked.append(stream)
+            elif stream is asked[0]:
+                stream.cancelled.wait(20)
+
+        source = MemorySource(DATA, step=1000, before_read=first_one_hangs)
+        download = downloads.fetch(DATA, source)
+        while not download.over.wait(0.1):
+            downloads.pool.nudge()
+        assert download.finish() == DATA
+        assert len(asked) == 2
+        assert asked[0].cancelled.is_set()
+
+    def test_one_that_brings_bytes_is_left_alone(self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(small, "DUEL_AGE", 0.2)
+        monkeypatch.setattr("towline.transfer.pool.DUEL_AGE", 0.2)
+
+        def steady(stream: MemoryStream) -> None:
+            stream.cancelled.wait(0.02)
+
+        source = MemorySource(DATA, step=2000, before_read=steady)
+        download = downloads.fetch(DATA, source)
+        while not download.over.wait(0.1):
+            downloads.pool.nudge()
+        assert download.finish() == DATA
+        assert source.most_open == 1
+
+
+class TestKeeping:
+    def test_what_could_not_be_made_to_last_is_not_fetched_anew(
+        self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(_: object, __: int) -> None:
+            raise StoreError("the disk gives errors")
+
+        first = downloads.fetch(DATA, MemorySource(DATA))
+        with monkeypatch.context() as failing:
+            failing.setattr(type(first.staging), "finish", fails)
+            first = downloads.fetch(content(70_000), MemorySource(content(70_000)))
+            with pytest.raises(StoreError):
+                first.finish()
+            first.handle.close()
+        source = MemorySource(content(70_000))
+        assert downloads.fetch(content(70_000), source).finish() == content(70_000)
+        assert not source.opened
+
+    def test_what_is_there_and_wrong_is(self, downloads: Downloads, tmp_path: Path) -> None:
+        source = MemorySource(DATA)
+        _, staging = downloads._wanted(DATA, [source])
+        Path(staging.data_path).write_bytes(spoiled(DATA))
+        assert downloads.fetch(DATA, source).finish() == DATA
+        assert source.sent == len(DATA)
+
+    def test_where_the_folder_went_it_is_made_again(self, downloads: Downloads) -> None:
+        gate = threading.Event()
+        source = MemorySource(DATA, before_read=lambda _: wait_for(gate))
+        download = downloads.fetch(DATA, source)
+        eventually(lambda: source.open_now == 1, "it to be asked for")
+        download.staging.folder.rmdir()
+        gate.set()
+        assert download.finish() == DATA
+
+    def test_one_of_no_bytes_is_asked_of_nobody(self, downloads: Downloads) -> None:
+        source = MemorySource(b"")
+        assert downloads.fetch(b"", source).finish() == b""
+        assert not source.opened
+
+
+class TestEnding:
+    def test_nobody_waits_for_one_that_is_given_up(self, downloads: Downloads) -> None:
+        source = MemorySource(DATA, before_read=waits)
+        download = downloads.fetch(DATA, source)
+        eventually(lambda: source.open_now == 1, "it to be asked for")
+        download.handle.close()
+        eventually(lambda: not download.staging.held, "the place to be given back")
+        assert source.open_now == 0
+
+    def test_a_source_that_ends_early_is_asked_again_until_it_is_given_up(self, downloads: Downloads) -> None:
+        def ends(stream: MemoryStream) -> None:
+            raise SourceBusy("refuses", refused=True)
+
+        with pytest.raises(TransferError, match="refuses"):
+            downloads.fetch(DATA, MemorySource(DATA, before_read=ends)).finish()
+
+
+class TestDistances:
+    def test_a_host_is_far_while_none_of_its_answers_came_soon(self) -> None:
+        distances = Distances()
+        assert not distances.any_far
+        distances.note("a", 3 * FAR)
+        assert distances.far("a")
+        assert distances.any_far
+        distances.note("a", FAR / 2)
+        assert not distances.any_far
+        distances.note("a", 9 * FAR)
+        assert not distances.far("a")
+
+    def test_more_are_asked_for_at_once_from_a_far_host_but_no_more_of_large_ones(self, tmp_path: Path) -> None:
+        gate = threading.Event()
+        sources: list[MemorySource] = []
+
+        def source(data: bytes) -> MemorySource:
+            sources.append(MemorySource(data, name="far", before_read=lambda _: wait_for(gate)))
+            return sources[-1]
+
+        def asked() -> int:
+            return sum(each.open_now for each in sources)
+
+        with Downloads(tmp_path, connections=4, per_host=4) as downloads:
+            far = MemorySource(DATA, name="far", before_read=waits_long_enough)
+            assert downloads.fetch(DATA, far).finish() == DATA
+            small_ones = [content(1000, seed) for seed in range(60)]
+            fetched = downloads.fetch_all(small_ones, source)
+            eventually(lambda: asked() == 4 * MOST_THREADS, "as many as may be to be asked for")
+            gate.set()
+            assert [each.finish() for each in fetched] == small_ones
+            gate.clear()
+            large_ones = [content(MIB + 1, seed) for seed in range(12)]
+            fetched = downloads.fetch_all(large_ones, source)
+            eventually(lambda: asked() == 4, "as many as may be to be asked for")
+            assert not gate.wait(0.3)
+            assert asked() == 4
+            gate.set()
+            assert [each.finish() for each in fetched] == large_ones
