@@ -19,9 +19,9 @@ def start(target: Callable[[], None], name: str) -> threading.Thread:
 
     Raises Starved where there is none to be had: an ordinary thing, which may have passed a moment later.
     """
-    thread = threading.Thread(target=target, name=name, daemon=True)
     try:
         mmap.mmap(-1, HEADROOM).close()
+        thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
     except (RuntimeError, MemoryError, OSError):
         raise Starved(

@@ -317,7 +317,7 @@ class Pool:
         if self._idle:
             self._wake.notify()
         elif not self._closed and self._room_for_a_thread():
-            Worker.begin(self._work, f"towline-receive-{len(self._workers)}", self._workers)
+            Worker.begin(self._work, "towline-receive", self._workers)
 
     def _room_for_a_thread(self) -> bool:
         count = len(self._workers)
@@ -422,7 +422,7 @@ class Pool:
         if self._hash_idle:
             self._hash_wake.notify()
         elif len(self._hash_threads) < self._hashers and not self._nothing_comes:
-            Worker.begin(self._hash, f"towline-hash-{len(self._hash_threads)}", self._hash_threads)
+            Worker.begin(self._hash, "towline-hash", self._hash_threads)
 
     def _hash(self, _: Worker) -> None:
         buffer = memoryview(bytearray(BLOCK_BYTES))

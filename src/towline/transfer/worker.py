@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -24,13 +25,15 @@ class Worker:
 
     @classmethod
     def begin(cls, work: Callable[[Worker], None], name: str, kind: set[Worker]) -> None:
-        """Starts one; where none is to be had, nothing happens."""
-        worker = cls(work, kind)
-        kind.add(worker)
-        try:
-            worker._thread = threads.start(worker._run, name)
-        except Starved:
-            kind.discard(worker)
+        """Starts one, called `name` and how many there are; where none is to be had, nothing happens. Raises nothing."""
+        with contextlib.suppress(Starved, MemoryError):
+            worker = cls(work, kind)
+            try:
+                kind.add(worker)
+                worker._thread = threads.start(worker._run, f"{name}-{len(kind)}")
+            except BaseException:
+                kind.discard(worker)
+                raise
 
     def _run(self) -> None:
         try:
