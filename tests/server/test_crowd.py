@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import http.client
 import os
 import resource
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.conftest import DaemonFactory
 from tests.server.support import FakePuller, FakeWatcher, Served, keep, serving, until
@@ -22,8 +25,9 @@ from tests.support.faults import Slow
 from tests.support.models import generate
 from tests.support.registry import FaultRegistry
 from towline.server import connection as connection_module
-from towline.server import listener
-from towline.server.listener import PATIENCE_WITH_READERS
+from towline.server import listener, shortage
+from towline.server.connection import Awaited, Connection
+from towline.server.listener import PATIENCE_WITH_READERS, Connections
 
 FILES = 1024
 CROWD = 1100
@@ -240,3 +244,78 @@ def test_requests_without_end_that_are_never_read_take_no_memory(crowded: Daemon
                 client.sendall(ask)
             pytest.fail("a client that reads nothing was never held back")
         look_at(crowded)
+
+
+def once(error: Exception, then: Callable[..., object]) -> Callable[..., object]:
+    """What raises this the first time that it is called, and does as it should after that."""
+    errors = [error]
+
+    def call(*arguments: object) -> object:
+        if errors:
+            raise errors.pop()
+        return then(*arguments)
+
+    return call
+
+
+def test_one_whose_time_is_over_at_that_very_moment_may_be_dropped() -> None:
+    """Between the end of a timeout and the first step of whoever it ends."""
+
+    async def main() -> list[object]:
+        connections = Connections(1)
+        connection = Connection(web.Server(lambda _: web.Response()), connections, "127.0.0.1")  # type: ignore[arg-type,return-value]
+        connection.connection_made(asyncio.Transport())
+        ended: list[object] = []
+
+        async def read() -> None:
+            try:
+                async with connection.awaiting(Awaited.BODY, 0.0):
+                    await asyncio.sleep(BOUND)
+            except TimeoutError:
+                ended.append("timeout")
+
+        reading = asyncio.create_task(read())
+        while connection._patience is None or not connection._patience.expired():
+            await asyncio.sleep(0)
+        told = [connections.drop_one(), connections.drop_one()]
+        assert not ended
+        await reading
+        return [*told, *ended]
+
+    assert asyncio.run(main()) == [True, False, "timeout"]
+
+
+def no_files() -> OSError:
+    return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+ACCEPTING: dict[str, list[tuple[object, str, Exception]]] = {
+    "no memory to wait": [(listener, "_readable", MemoryError())],
+    "a fault where one is dropped": [
+        (socket.socket, "accept", no_files()),
+        (Connections, "drop_one", RuntimeError("a fault")),
+    ],
+    "no memory to tell of it": [
+        (socket.socket, "accept", no_files()),
+        (shortage, "tell", MemoryError()),
+    ],
+    "no memory to log it": [
+        (Connections, "make_room", ValueError("a fault")),
+        (listener.log, "error", MemoryError()),
+    ],
+}
+
+
+@pytest.mark.parametrize("faults", ACCEPTING.values(), ids=ACCEPTING)
+def test_whatever_fails_while_one_is_accepted_the_next_one_is_served(
+    puller: FakePuller,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+    faults: list[tuple[object, str, Exception]],
+) -> None:
+    for where, what, error in faults:
+        monkeypatch.setattr(where, what, once(error, getattr(where, what)))
+    with serving(puller) as served:
+        with contextlib.suppress(OSError, http.client.HTTPException):  # the first may be hung up on
+            served.get("/")
+        assert served.get("/").status == 200

@@ -110,7 +110,8 @@ class Connection(web.RequestHandler):
             return
         if self._patience is not None:
             self._awaited = None
-            self._patience.reschedule(self._loop.time())
+            if not self._patience.expired():  # else it is over, and only its handler does not know it yet
+                self._patience.reschedule(self._loop.time())
         elif self._awaits(Awaited.HEAD) and self._head and not self.transport.is_closing():
             self.transport.write(last_word(CROWDED, bytes(self._head)))
             self.transport.close()

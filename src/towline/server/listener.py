@@ -135,26 +135,41 @@ class HttpServer:
         await self._runner.cleanup()
 
     async def _accept(self, listening: socket.socket, admit: Callable[[socket.socket, str], Awaitable[None]]) -> None:
-        """For ever. Not asyncio's own loop: out of files that one logs a hundred tracebacks a second."""
+        """For ever, whatever fails. Not asyncio's own loop: out of files that one logs a hundred tracebacks a second."""
         while True:
-            await _readable(listening)
             try:
-                sock, peer = listening.accept()
-                sock.setblocking(False)
-            except (BlockingIOError, ConnectionError):
-                continue  # it left before it was taken
-            except (OSError, MemoryError) as error:
-                shortage.tell(shortage.what_is_short(error) or "files")
-                await asyncio.sleep(0 if self._connections.drop_one() else RETRY)
-                continue
-            try:
-                await admit(sock, peer[0])
-            except Exception as error:
-                sock.close()
-                if what := shortage.what_is_short(error):
-                    shortage.tell(what)
-                else:
-                    log.error("a connection could not be taken", exc_info=error)
+                await self._accept_one(listening, admit)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next one knocks
+                with suppress(Exception):  # as there may be no memory to tell it
+                    _tell(error)
+                with suppress(Exception):
+                    await asyncio.sleep(RETRY)
+
+    async def _accept_one(
+        self, listening: socket.socket, admit: Callable[[socket.socket, str], Awaitable[None]]
+    ) -> None:
+        await _readable(listening)
+        try:
+            sock, peer = listening.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # it left before it was taken
+        except (OSError, MemoryError) as error:
+            shortage.tell(shortage.what_is_short(error) or "files")
+            await asyncio.sleep(0 if self._connections.drop_one() else RETRY)
+            return
+        try:
+            sock.setblocking(False)
+            await admit(sock, peer[0])
+        except Exception as error:  # noqa: BLE001 - it is one connection's
+            sock.close()
+            _tell(error)
+
+
+def _tell(error: Exception) -> None:
+    if what := shortage.what_is_short(error):
+        shortage.tell(what)
+    else:
+        log.error("a connection could not be taken", exc_info=error)
 
 
 async def _readable(sock: socket.socket) -> None:

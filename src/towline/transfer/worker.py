@@ -25,7 +25,7 @@ class Worker:
 
     @classmethod
     def begin(cls, work: Callable[[Worker], None], name: str, kind: set[Worker]) -> None:
-        """Starts one, called `name` and how many there are; where none is to be had, nothing happens. Raises nothing."""
+        """Starts one, called `name` and a number; where none is to be had, nothing happens. Raises nothing."""
         with contextlib.suppress(Starved, MemoryError):
             worker = cls(work, kind)
             try:
