@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from tests.api.test_fork import forked
 from tests.pull.process import PullProcess
 from tests.store.test_locks import HOLDER
 from tests.support.exchanges import blob
@@ -20,6 +23,7 @@ from tests.support.lacking import lacking_disk
 from tests.support.models import generate
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
+from towline.errors import Starved
 from towline.store import claims
 from towline.store.locks import FileLock, waiting_for
 from towline.store.store import Store
@@ -155,6 +159,90 @@ def test_the_holder_changes_it_for_as_long_as_it_holds_it(folder: Path, monkeypa
     first = (folder / "lock").read_text()
     eventually(lambda: (folder / "lock").read_text() != first, "a sign")
     lock.release()
+
+
+def refuse(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_to_keep_it_none_is_had_and_the_reason_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = FileLock(folder / "lock")
+    with monkeypatch.context() as moment:
+        moment.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(Starved, match="no thread"):
+            lock.acquire()
+        assert not list(folder.iterdir())
+    assert lock.acquire()
+    lock.release()
+
+
+def test_what_is_cleared_away_waits_for_another_time_where_no_thread_can_be_had(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(folder).prepare()
+    for left in ("pins/ticket", "staging/" + "5" * 64):
+        (folder / "towline" / left).mkdir()
+    with monkeypatch.context() as moment:
+        moment.setattr(threading.Thread, "start", refuse)
+        Store(folder).prepare()
+    assert (folder / "towline/pins/ticket").exists()
+    Store(folder).prepare()
+    assert not (folder / "towline/pins/ticket").exists()
+
+
+def test_one_that_was_refused_and_is_then_had_by_a_true_lock_is_signed_for(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text(ELSEWHERE.format("ticket"))
+    lock = FileLock(tmp_path / "lock")
+    assert not lock.acquire()
+    (tmp_path / "lock").unlink()
+    assert lock.acquire()
+    os.utime(tmp_path / "lock", (1, 1))
+    lock.touch()
+    assert lock.touched() > 1
+    lock.release()
+
+
+@contextlib.contextmanager
+def held_elsewhere(*locks: AbstractContextManager[object]) -> Iterator[None]:
+    """Another thread holds these meanwhile."""
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with contextlib.ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            taken.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert taken.wait(10)
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_forked_child_holds_and_keeps_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "BEAT", 0.01)
+    (folder / "left").write_text(ELSEWHERE.format("ticket"))
+    mine = FileLock(folder / "mine")
+    assert mine.acquire()
+
+    def work() -> None:
+        assert not FileLock(folder / "mine").acquire()
+        assert not FileLock(folder / "left").acquire()
+        with waiting_for(folder / "its"):
+            first = (folder / "its").read_text()
+            eventually(lambda: (folder / "its").read_text() != first, "a sign")
+
+    with held_elsewhere(claims._heart._lock, claims._seen_lock):
+        assert forked(work) == 0
+    assert not FileLock(folder / "mine").acquire()
+    mine.release()
 
 
 def test_a_process_follows_another_and_goes_on_after_it_was_killed(registry: FaultRegistry, folder: Path) -> None:

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.test_fork import forked
+from tests.store.test_claims import held_elsewhere
 from tests.support.exchanges import blob
 from tests.support.faults import Stall
 from tests.support.models import Model, generate, tiny
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
 from towline.errors import Obstructed, StoreError
-from towline.files.confined import Confined, make_folder, open_file, remove_tree
+from towline.files import confined
+from towline.files.confined import Confined, held, make_folder, open_file, remove_tree
 from towline.store.layout import Layout
 from towline.store.locks import FileLock
 from towline.store.store import Store
@@ -274,3 +277,20 @@ def test_a_path_is_confined_to_what_is_inside() -> None:
     assert os.fspath(path) == "/srv/towline/models/towline/staging/x"
     assert (os.fspath(path.parent), path.name) == ("/srv/towline/models/towline/staging", "x")
     assert Obstructed("it is a link").errno == errno.ELOOP
+
+
+def test_a_forked_child_keeps_folders_of_its_own_open(tmp_path: Path) -> None:
+    folder = Confined(str(tmp_path), "towline", str(tmp_path))
+    make_folder(folder)
+
+    def work() -> None:
+        assert not confined._open
+        with held(folder):
+            os.close(open_file(folder / "file"))
+            assert confined._open
+        assert not confined._open
+
+    with held(folder):
+        os.close(open_file(folder / "first"))
+        with held_elsewhere(confined._holding):
+            assert forked(work) == 0

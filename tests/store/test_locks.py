@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.test_fork import forked
 from towline.errors import StoreError
 from towline.store.locks import FileLock, waiting_for
 
@@ -141,3 +143,20 @@ def test_giving_back_a_lock_whose_file_was_removed_leaves_that_of_the_next_holde
     assert other.acquire()
     one.release()
     assert not third.acquire()
+
+
+def test_a_forked_child_has_no_part_in_any_though_the_file_of_one_is_gone(tmp_path: Path) -> None:
+    locks = [FileLock(tmp_path / name) for name in ("one", "other")]
+    for lock in locks:
+        assert lock.acquire()
+    files = [lock._file for lock in locks]
+    for file in files:
+        assert file is not None
+        os.close(file)  # as while another thread is giving it back
+
+    def look() -> None:
+        assert [lock._file for lock in locks] == [None, None]
+
+    assert forked(look) == 0
+    for lock in locks:
+        lock._file = None

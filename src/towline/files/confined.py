@@ -109,6 +109,19 @@ def held(*folders: Confined) -> Iterator[None]:
                     forget(store)
 
 
+def _begin_anew() -> None:
+    """In a child that was forked: the folders are kept open for work of the parent's, of which a thread that the child
+    does not have may have held the lock.
+    """
+    global _holding
+    _holding = threading.Lock()
+    _held.clear()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
 class at:  # noqa: N801 - it is used as a function
     """The folder that a path stands in, open, and its name in there: for the functions of `os` that take a `dir_fd`.
 

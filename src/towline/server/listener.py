@@ -135,7 +135,7 @@ class HttpServer:
         await self._runner.cleanup()
 
     async def _accept(self, listening: socket.socket, admit: Callable[[socket.socket, str], Awaitable[None]]) -> None:
-        """For ever, whatever fails. Not asyncio's own loop: out of files that one logs a hundred tracebacks a second."""
+        """For ever, whatever fails. Not asyncio's own loop: out of files that logs a hundred tracebacks a second."""
         while True:
             try:
                 await self._accept_one(listening, admit)

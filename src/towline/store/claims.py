@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 
+from towline import threads
 from towline.files.confined import AnyPath, beside, create_file, rename, same_file, unlink
 
 BEAT = 4.0
@@ -31,7 +32,9 @@ _MAX_SEEN = 10_000
 
 
 def write(file: int) -> None:
-    """Writes into the file, which this process has just made, who holds it, and keeps changing it. Raises OSError."""
+    """Writes into the file, which this process has just made, who holds it, and keeps changing it. Raises OSError, and
+    Starved where there is no thread for that.
+    """
     _heart.add(file, _who())
 
 
@@ -48,7 +51,7 @@ def is_claimed(file: int) -> bool:
 def overtake(path: AnyPath, file: int) -> int | None:
     """Takes a claim whose holder is gone: the new file, open, with what `write` does to it done; None where it is held.
 
-    `file` is the one that was found at `path`. Raises OSError.
+    `file` is the one that was found at `path`. Raises OSError, Starved.
     """
     if not _is_abandoned(path, file):
         return None
@@ -156,12 +159,7 @@ class _Heart:
         with self._lock:
             _change(file, who, self._beats)
             if self._thread is None:
-                thread = threading.Thread(target=self._beat, name="towline-claims", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError as error:
-                    raise OSError(f"no thread can be started: {error}") from None
-                self._thread = thread
+                self._thread = threads.start(self._beat, "towline-claims")
             self._held[file] = who
 
     def remove(self, file: int) -> None:
@@ -188,3 +186,15 @@ def _change(file: int, who: str, beats: int) -> None:
 
 
 _heart = _Heart()
+
+
+def _begin_anew() -> None:
+    """In a child that was forked: what the parent holds is not its to keep, and it has none of the threads that do, or
+    that may have held these locks.
+    """
+    global _heart, _seen_lock
+    _heart = _Heart()
+    _seen_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -25,7 +25,8 @@ def _leave_to_the_parent() -> None:
     """In a child that was forked: what the parent holds stays its own, and goes with it, whatever the child does."""
     for lock in list(_held):
         if lock._file is not None:
-            os.close(lock._file)
+            with contextlib.suppress(OSError):
+                os.close(lock._file)
             lock._file = None
     _held.clear()
 
@@ -44,7 +45,9 @@ class FileLock:
         self._claimed = False
 
     def acquire(self) -> bool:
-        """Takes the lock if it is free; tells at once whether it is held now. Raises OSError."""
+        """Takes the lock if it is free; tells at once whether it is held now. Raises OSError, and Starved where a
+        thread that it takes is not to be had.
+        """
         while self._file is None:
             try:
                 file, made = _opened(self._path)
@@ -61,7 +64,7 @@ class FileLock:
     def _take(self, file: int, *, made: bool) -> int | None:
         """The file that is held from now on; None where this one is not what stands at the path any more.
 
-        Closes what is not held. Raises BlockingIOError for a lock that another has, OSError.
+        Closes what is not held. Raises BlockingIOError for a lock that another has, OSError, Starved.
         """
         try:
             held = self._locked(file, made=made)
@@ -92,13 +95,14 @@ class FileLock:
         return file if same_file(file, self._path) else None
 
     def _claim(self, file: int, *, made: bool) -> int:
-        self._claimed = True
+        taken: int | None = file
         if made:
             claims.write(file)
-            return file
-        taken = claims.overtake(self._path, file)
+        else:
+            taken = claims.overtake(self._path, file)
         if taken is None:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        self._claimed = True
         return taken
 
     def touch(self) -> None:
@@ -141,8 +145,8 @@ class FileLock:
         with contextlib.suppress(OSError):
             if same_file(self._file, self._path):  # else it was removed, and what stands there is another's
                 unlink(self._path)
-        claims.close(self._file)
-        self._file = None
+        file, self._file = self._file, None  # first: a child that is forked now closes what is named here
+        claims.close(file)
         self._claimed = False
         _held.discard(self)
 

@@ -75,10 +75,12 @@ class Publication:
         try:
             self._lock.wait()  # a sweep takes it for a moment, to see whether anybody has it
             make_folder(self._pins)
-        except OSError as error:
+        except BaseException as error:
             self._lock.release()
             self._held.__exit__(None, None, None)
-            raise store_error(error) from None
+            if isinstance(error, OSError):
+                raise store_error(error) from None
+            raise
         return self
 
     def __exit__(

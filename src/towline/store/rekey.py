@@ -7,6 +7,7 @@ import os
 import re
 import struct
 
+from towline.errors import Starved
 from towline.files.confined import Confined, at, names_in, remove_tree, rename
 from towline.files.regular import open_unlinked
 from towline.model.checksums import BLOCK_BYTES
@@ -25,7 +26,7 @@ def rekey(layout: Layout) -> None:
     with contextlib.suppress(OSError):
         for name in filter(_HEX.fullmatch, names_in(layout.inside("staging"))):
             lock = FileLock(layout.lock(name))
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, Starved):
                 if lock.acquire():
                     _rename(layout, name)
             lock.release()

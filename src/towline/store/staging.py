@@ -10,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from towline.errors import store_error
+from towline.errors import Starved, store_error
 from towline.files.confined import AnyPath, Confined, at, make_folder, open_file, remove_tree, rename, same_file, unlink
 from towline.files.ownership import set_mode
 from towline.files.regular import has_file, has_file_itself, open_unlinked
@@ -227,7 +227,7 @@ class StagedBlob:
             if lock.acquire():
                 keep_checksums(self._layout, self._digest, self._size, self.journal_path)
                 self.discard()
-        except OSError:
+        except (OSError, Starved):
             pass  # a left-over costs space, no more; it is removed with age
         finally:
             lock.release()

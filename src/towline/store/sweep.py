@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 
+from towline.errors import Starved
 from towline.files.confined import Confined, at, names_in, remove_tree
 from towline.store.checksums import sweep_checksums
 from towline.store.layout import Layout
@@ -33,14 +34,14 @@ def sweep(layout: Layout, *, staging_ttl: float) -> None:
             _remove_if_free(entry, FileLock(layout.lock(entry.name.partition(".")[0])))
     sweep_checksums(layout)
     for file in _entries(layout.inside("locks")):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, Starved):
             lock = FileLock(file)
             if lock.acquire():
                 lock.release()
 
 
 def _remove_if_free(entry: Confined, lock: FileLock) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, Starved):
         if lock.acquire():
             remove_tree(entry)
             lock.release()

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from towline.errors import StoreError, store_error
+from towline.errors import Starved, StoreError, store_error
 from towline.files.confined import Confined, unlink
 from towline.files.regular import open_unlinked
 from towline.model.digest import Digest
@@ -60,7 +60,7 @@ class Unused:
                 noted = self._noted()
                 left = remove(self._layout, noted, untouched_since=time.time() - SETTLED, begin=begin)
                 self._write(noted, left, tmp)
-        except StoreError as error:
+        except (StoreError, Starved) as error:
             self._tell(str(error))
         except OSError as error:
             self._tell(str(store_error(error)))

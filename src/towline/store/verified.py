@@ -26,7 +26,7 @@ from typing import NewType
 
 import xxhash
 
-from towline.errors import StoreError
+from towline.errors import Starved, StoreError
 from towline.files.confined import Confined, make_folder, open_file, remove_tree
 from towline.files.regular import open_unlinked
 from towline.model.digest import Digest
@@ -132,7 +132,7 @@ class Verified:
         """Writes the file anew where most of it tells of blobs that are gone, or of nothing. Raises nothing."""
         lock = FileLock(self._layout.lock("store"))
         tmp = self._layout.pinned(uuid.uuid4().hex)
-        with contextlib.suppress(OSError, StoreError):
+        with contextlib.suppress(OSError, StoreError, Starved):
             try:
                 if lock.acquire():
                     make_folder(tmp)
