@@ -17,7 +17,10 @@ from tests.support.opened import opened
 from tests.support.stores import crowded
 from towline.model.digest import Digest
 from towline.model.manifest import DOCKER_MANIFEST, LICENSE_LAYER, OCI_MANIFEST
+from towline.server import oci
+from towline.server.shelf import Shelf
 from towline.settings import Listen, Settings
+from towline.store.store import Store
 
 MODEL = tiny()
 REPOSITORY = "/v2/library/tiny"
@@ -99,6 +102,30 @@ def test_a_blob_that_is_nowhere_costs_no_look_at_any_model(tmp_path: Path) -> No
             answer = served.get(f"/v2/library/m{number}/blobs/{Digest.of(bytes([number]))}")
             assert (answer.status, answer.code) == (404, "BLOB_UNKNOWN")
     assert not files
+
+
+def test_the_last_of_thousands_of_blobs_is_found_as_quickly_as_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model.of([Blob.of("x", b"%d" % number) for number in range(2000)])
+    root = tmp_path / "models"
+    keep(root, "many", model)
+    shelf, repository = Shelf(Store(root)), oci.Repository(("registry.ollama.ai",), "library", "many")
+    compared, equal = 0, Digest.__eq__
+
+    def counted(one: Digest, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return equal(one, other)
+
+    monkeypatch.setattr(Digest, "__eq__", counted)
+    shelf.models(repository)
+    compared = 0
+    for wanted in (model.layers[0], model.layers[-1]):
+        found = shelf.blob(repository, wanted.digest)
+        assert found is not None
+        assert found.size == len(wanted.data)
+    assert compared < 20
 
 
 def test_a_blob_is_looked_for_in_the_models_of_its_repository_alone(tmp_path: Path) -> None:

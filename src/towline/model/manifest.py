@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 from weakref import WeakValueDictionary
@@ -113,6 +113,7 @@ class Manifest:
     blobs: tuple[Descriptor, ...] = field(repr=False)
     size: int
     digest: Digest
+    _by_digest: Mapping[Digest, Descriptor] = field(repr=False, compare=False)
 
     @classmethod
     def parse(cls, raw: bytes) -> Manifest:
@@ -165,7 +166,11 @@ class Manifest:
         cls, raw: bytes, digest: Digest, layers: tuple[Descriptor, ...], config: Descriptor | None, size: int
     ) -> Manifest:
         blobs = {blob.digest: blob for blob in (*layers, config) if blob}
-        return cls(raw, config, layers, tuple(blobs.values()), size, digest)
+        return cls(raw, config, layers, tuple(blobs.values()), size, digest, blobs)
+
+    def blob(self, digest: Digest) -> Descriptor | None:
+        """The blob of this digest, if it names one: found at once among thousands."""
+        return self._by_digest.get(digest)
 
     def layer(self, media_type: str) -> Descriptor | None:
         """The first layer of this kind, if there is one."""

@@ -36,8 +36,8 @@ class Shelf:
         """The blob, if it is here and a manifest of this repository names it: others are none of its business."""
         if not self._store.has_blob(digest):
             return None
-        named = (blob for model in self.models(repository) for blob in model.manifest.blobs)
-        return next((blob for blob in named if blob.digest == digest), None)
+        named = (model.manifest.blob(digest) for model in self.models(repository))
+        return next(filter(None, named), None)
 
     def models(self, repository: Repository) -> list[StoredModel]:
         """The models of a repository, as they are now."""
