@@ -18,6 +18,7 @@ from tests.server.support import FakePuller, FakeWatcher, Served, until
 from towline.errors import Cancelled, NoSpace, NotFound, RegistryError, TransferError
 from towline.model.digest import Digest
 from towline.model.events import Progress, Status
+from towline.server import connection as connection_module
 
 LAYER = Digest.of(b"layer")
 
@@ -205,6 +206,21 @@ def test_a_slow_reader_is_polled_less_and_gets_newest_events(puller: FakePuller,
         puller.watchers[0].on_poll = None
         puller.watchers[0].finish()
         assert json.loads(response.read().splitlines()[-1])["completed"] == 0
+
+
+def test_a_client_that_reads_nothing_lets_go_of_the_pull_in_the_end(
+    puller: FakePuller, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "STUCK_READER", 0.3)
+
+    def script(watcher: FakeWatcher) -> None:
+        many = [Progress(Digest.of(str(number).encode()), 10**9, 0) for number in range(60_000)]
+        watcher.happen(Status("pulling manifest"), *many, commit=True)
+
+    puller.script = script
+    with served.raw(_post(b'{"model":"tiny"}')):
+        until(lambda: bool(puller.watchers))
+        assert puller.watchers[0].left.wait(20)
 
 
 def test_each_line_is_a_chunk_of_its_own(puller: FakePuller, served: Served) -> None:

@@ -83,7 +83,7 @@ class Connection(web.RequestHandler):
     @contextmanager
     def answering(self) -> Iterator[None]:
         """A request has come whole, but for its body, and is being answered."""
-        if not self._half_closed:
+        if not self._half_closed and self._unread_since is None:
             self._stop_clock()
         self._awaited = None
         self._head.clear()
