@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,10 @@ from tests.support.listener import unused_port
 from tests.support.models import generate, tiny
 from tests.support.registry import FaultRegistry
 from towline.errors import TowlineError
-from towline.server.serve import bind
+from towline.server import serve
+from towline.server.serve import DISK_THREADS, bind
 from towline.settings import Listen
+from towline.store.store import Store
 
 
 def start_and_fail(tmp_path: Path, *, host: str, store: Path) -> str:
@@ -83,6 +87,54 @@ def test_a_signal_ends_it_though_clients_do_not_read(daemon_factory: DaemonFacto
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         client.recv(1000)
         assert end(daemon, signal.SIGTERM) < 2
+
+
+HANGING = """
+import sys, threading
+from towline.server import serve
+from towline.store.store import Store
+Store.list = lambda _: threading.Event().wait()
+serve.END_SECONDS = 2
+from towline.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+"""A daemon whose disk stops to answer as soon as models are listed."""
+
+
+def test_a_signal_ends_it_though_the_disk_does_not_answer(
+    daemon_factory: DaemonFactory, registry: FaultRegistry
+) -> None:
+    daemon = daemon_factory(within=(sys.executable, "-c", HANGING))
+    registry.add(generate(8 << 20), "library/tiny")
+    registry.fail(blob(), Slow(100_000, after=1 << 20), times=None)
+    with daemon.pulling(f"{registry.host}/library/tiny") as stream, ExitStack() as stack:
+        stream.until_completed(1)
+        for _ in range(2 * DISK_THREADS):
+            client = stack.enter_context(closing(socket.create_connection(("127.0.0.1", daemon.port))))
+            client.sendall(b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert daemon.request("GET", "/api/version").status == 200
+        end(daemon, signal.SIGTERM)
+        lines = list(stream)
+    assert "error" in lines[-1]  # the pull was ended as it should
+    assert "does not answer" in daemon.output
+
+
+def test_what_grew_too_old_is_swept_away_while_it_runs(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(store_path, staging_ttl=86400)
+    store.prepare()
+    left = store_path / "towline/staging" / f"{'5' * 64}-{8 << 20}"
+    left.mkdir()
+    os.utime(left, (time.time() - 90000,) * 2)
+    monkeypatch.setattr(serve, "SWEEP_SECONDS", 0.01)
+
+    async def until_it_is_gone() -> None:
+        sweeping = asyncio.create_task(serve._sweep(store))
+        async with asyncio.timeout(10):
+            while left.exists():
+                await asyncio.sleep(0.01)
+        sweeping.cancel()
+
+    asyncio.run(until_it_is_gone())
 
 
 def test_it_says_where_it_listens_and_where_its_models_are(daemon: Daemon) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import os
 import signal
 import socket
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from types import FrameType
 
 import structlog
 
@@ -31,6 +33,14 @@ BACKLOG = 1024
 DISK_THREADS = 8
 """Requests that may wait for the disk at once."""
 
+SWEEP_SECONDS = 86400.0
+"""Between two looks for what is left over in the store and has grown too old."""
+
+END_SECONDS = 5.0
+"""From the signal to stop until the process ends, whatever still waits for a disk that does not answer: without such
+it takes a second or two.
+"""
+
 log = structlog.get_logger("towline.server")
 
 
@@ -44,13 +54,16 @@ def serve(settings: Settings) -> int:
     collector.rest()
     with suppress(KeyboardInterrupt):  # before the signals' handlers stand
         asyncio.run(_run(settings))
+    signal.setitimer(signal.ITIMER_REAL, 0)
     return 0
 
 
 async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    asyncio.get_running_loop().set_default_executor(_started_executor())
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(_started_executor(DISK_THREADS))
+    ending = _started_executor(1)  # as all others may wait for a disk by then
     sockets = bind(settings.listen)
     try:
         settings = replace(settings, listen=replace(settings.listen, port=sockets[0].getsockname()[1]))
@@ -60,11 +73,13 @@ async def _run(settings: Settings) -> None:
             await asyncio.to_thread(_prepare, puller.store)
             await server.start(sockets)
             _say_where(settings, sockets)
+            sweeping = asyncio.create_task(_sweep(puller.store))
             await stop.wait()
+            sweeping.cancel()
             log.info("stopping")
         finally:
             # Both at once: the pulls' end is what lets their streams finish.
-            await asyncio.gather(asyncio.to_thread(puller.close), server.close())
+            await asyncio.gather(loop.run_in_executor(ending, puller.close), server.close())
     finally:
         for sock in sockets:
             sock.close()
@@ -101,14 +116,24 @@ def _prepare(store: Store) -> None:
         log.warning("the store can only be read: it is served, and pulls of what is new will fail", reason=str(error))
 
 
-def _started_executor() -> ThreadPoolExecutor:
-    """Threads for what waits for the disk, all started: later on the machine may have none to give, and a pool that
-    fails to start one runs the work all the same, when whoever asked for it has gone. Raises TowlineError.
+async def _sweep(store: Store) -> None:
+    """Now and then, for ever; the first time was when the store was prepared."""
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            await asyncio.to_thread(store.sweep)
+        except Exception:
+            log.exception("what is left over in the store could not be cleared away")
+
+
+def _started_executor(count: int) -> ThreadPoolExecutor:
+    """So many threads for what waits for the disk, all started: later on the machine may have none to give, and a pool
+    that fails to start one runs the work all the same, when whoever asked for it has gone. Raises TowlineError.
     """
-    executor = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="towline-disk")
-    together = threading.Barrier(DISK_THREADS)
+    executor = ThreadPoolExecutor(count, thread_name_prefix="towline-disk")
+    together = threading.Barrier(count)
     try:
-        for _ in range(DISK_THREADS):
+        for _ in range(count):
             executor.submit(together.wait)
     except RuntimeError:
         together.abort()
@@ -117,17 +142,29 @@ def _started_executor() -> ThreadPoolExecutor:
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
-    """The first signal stops; the next one, of someone who will not wait, has its usual effect."""
+    """The first signal stops, in `END_SECONDS` at most; the next one, of someone who will not wait, has its usual
+    effect.
+    """
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
 
     def stopping() -> None:
         for number in signals:
             loop.remove_signal_handler(number)
+        signal.signal(signal.SIGALRM, _leave)
+        signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
         stop.set()
 
     for number in signals:
         loop.add_signal_handler(number, stopping)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """Ends the process though a disk does not answer: what is in the store stands it, as it stands `kill -9`."""
+    try:
+        log.warning("the disk of the store does not answer; leaving all the same")
+    finally:
+        os._exit(0)
 
 
 def bind(listen: Listen) -> list[socket.socket]:

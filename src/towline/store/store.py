@@ -59,10 +59,16 @@ class Store:
         except OSError as error:
             raise StoreError(f"the store at {self.root} cannot be used: {store_error(error)}") from None
         rekey(self._layout)
-        sweep(self._layout, staging_ttl=self._staging_ttl)
-        self._leftovers.clear()
+        self.sweep()
         self._verified.compact()
         self._prepared = True
+
+    def sweep(self) -> None:
+        """Removes what processes left that are gone, and downloads that nobody came back to. At any time, also while
+        models come in; may wait for the disk long.
+        """
+        sweep(self._layout, staging_ttl=self._staging_ttl)
+        self._leftovers.clear()
 
     def _make_folders(self) -> None:
         layout = self._layout
