@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.pull.process import ROOT
+from tests.pull.test_adoption import PART, SIZE, leave_partial
 from tests.support.components import lacking
 from tests.support.exchanges import blob
 from tests.support.faults import Stall
@@ -69,6 +70,21 @@ def work_as_user(models: Path, name: str) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("mode", "adopted"), [(0o644, PART + MIB), (0o600, 0)], ids=["readable", "unreadable"])
+def test_a_user_who_may_not_write_to_what_an_ollama_left_pulls_all_the_same(
+    registry: FaultRegistry, home: Path, mode: int, adopted: int
+) -> None:
+    model = generate(SIZE)
+    models = home / "models"
+    with Pulling(models) as pulling:
+        partial = leave_partial(pulling, model.weights, [PART, MIB, 0])
+    partial.chmod(mode)
+    for folder in (models, models / "blobs"):
+        os.chown(folder, USER, GROUP)
+    work_as_user(models, registry.add(model, "library/model"))
+    assert registry.bytes_sent(model.weights) == 2 * SIZE - adopted  # the second time it was cleared away
 
 
 @pytest.mark.parametrize("made", ["by nobody yet", "empty", "with what an Ollama makes"])

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from towline.errors import StoreError
-from towline.files.confined import Confined, make_folder, open_file, rename
+from towline.files.confined import Confined, make_folder, open_file, rename, reopen_file
 from towline.files.regular import is_file, open_unlinked
 from towline.model.digest import Digest
 from towline.store.layout import Layout
@@ -55,8 +55,9 @@ Extents = list[tuple[int, int]]
 def adopt(layout: Layout, digest: Digest, size: int, folder: Confined) -> Extents:
     """Puts what an Ollama has of the blob into `folder` as `data`; returns which bytes those are.
 
-    The file is moved; while it changes, or a process has it open, it is copied instead, by reference where the file
-    system can. Needs the lock of the staging. Raises OSError.
+    The file is moved; while it changes, or a process has it open, or where it is another user's, it is copied instead,
+    by reference where the file system can. One that may not be read is left alone. Needs the lock of the staging.
+    Raises OSError.
     """
     partial = _partial(layout, digest)
     if not _is_regular(partial):
@@ -64,11 +65,11 @@ def adopt(layout: Layout, digest: Digest, size: int, folder: Confined) -> Extent
     parts = _parts(layout, digest)
     target = folder / "data"
     try:
-        extents = _extents(partial, parts, size)
+        extents = _readable_extents(partial, parts, size)
         if not extents:
             return []
         make_folder(folder)
-        if _in_use(partial, parts):
+        if not _is_movable(partial, parts):
             beside = folder / "copy"
             _copy(partial, beside, extents)
             rename(beside, target)
@@ -95,7 +96,7 @@ def movable_bytes(layout: Layout, digest: Digest) -> int:
     """Bytes of disk that an Ollama's partial file takes, where `adopt` would move it; 0 where it would be copied."""
     partial = _partial(layout, digest)
     try:
-        if not _is_regular(partial) or _in_use(partial, _parts(layout, digest)):
+        if not _is_regular(partial) or not _is_movable(partial, _parts(layout, digest)):
             return 0
         return partial.stat().st_blocks * 512
     except OSError:
@@ -166,6 +167,13 @@ def _is_regular(path: Path) -> bool:
         return False
 
 
+def _readable_extents(partial: Path, parts: list[Path], size: int) -> Extents:
+    """The same as `_extents`; none of a file that this user may not read. Raises other OSErrors."""
+    with contextlib.suppress(PermissionError):
+        return _extents(partial, parts, size)
+    return []
+
+
 def _extents(partial: Path, parts: list[Path], size: int) -> Extents:
     """What there is of each part, from its start on. Raises OSError."""
     extents: Extents = []
@@ -227,6 +235,19 @@ def _before_zeros(file: int, start: int, stop: int, *, otherwise: int) -> int:
     """Where the zeros begin that end [start, stop); `otherwise` where there is nothing else: it may all be a hole."""
     data = os.pread(file, stop - start, start).rstrip(b"\0")
     return start + len(data) if data else otherwise
+
+
+def _is_movable(partial: Path, parts: list[Path]) -> bool:
+    """Whether it may be taken away: nobody works with it, and where it is moved to, which takes no more than a right to
+    its folder, it can be written to.
+    """
+    if _in_use(partial, parts):
+        return False
+    try:
+        os.close(reopen_file(partial))
+    except PermissionError:
+        return False
+    return True
 
 
 def _in_use(partial: Path, parts: list[Path]) -> bool:
