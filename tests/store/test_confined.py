@@ -280,7 +280,7 @@ def test_a_path_is_confined_to_what_is_inside() -> None:
 
 
 def test_a_forked_child_keeps_folders_of_its_own_open(tmp_path: Path) -> None:
-    folder = Confined(str(tmp_path), "towline", str(tmp_path))
+    folder = Confined(str(tmp_path), str(tmp_path), "towline", str(tmp_path))
     make_folder(folder)
 
     def work() -> None:
