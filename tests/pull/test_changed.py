@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -14,7 +15,8 @@ import pytest
 from tests.pull.process import PullProcess
 from tests.support.events import check_pull
 from tests.support.exchanges import blob
-from tests.support.faults import Status
+from tests.support.faults import Stall, Status
+from tests.support.lacking import lacking_disk
 from tests.support.models import Blob, Model, generate
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
@@ -22,6 +24,7 @@ from towline.errors import TowlineError
 from towline.model.digest import Digest
 from towline.model.manifest import MODEL_LAYER
 from towline.store import recheck, verified
+from towline.transfer.journal import journaled_bytes
 
 MIB = 1 << 20
 MODEL = generate(4 * MIB, seed=41)
@@ -121,6 +124,47 @@ class TestChangedBytes:
             assert isinstance(pulling.fail(name, MODEL), TowlineError)
         registry.heal()
         pulling.pull(name, MODEL)
+
+    def test_they_stay_where_they_are_until_the_right_ones_are_here(
+        self, registry: FaultRegistry, pulling: Pulling, name: str, path: Path
+    ) -> None:
+        overwrite(path)
+        wrong = path.read_bytes()
+        registry.fail(blob(WEIGHTS), Status(404), times=None)
+        pulling.fail(name, MODEL)
+        assert path.read_bytes() == wrong
+        registry.heal()
+        held = Stall(after=3 * MIB)
+        registry.fail(blob(WEIGHTS), held, times=1)
+        following = pulling.start(name)
+        assert held.reached.wait(20)
+        path.touch()  # whoever does that does not make them right
+        held.release()
+        following.finish(MODEL)
+        pulling.check_stored(name, MODEL)
+
+    def test_what_has_come_in_their_place_is_kept_when_the_process_is_killed(
+        self, registry: FaultRegistry, pulling: Pulling, name: str, path: Path
+    ) -> None:
+        overwrite(path)
+        wrong = path.read_bytes()
+        registry.fail(blob(WEIGHTS), Stall(after=3 * MIB), times=1)
+        journal = str(pulling.staged(WEIGHTS) / "journal")
+        with PullProcess(pulling.models, name) as process:
+            eventually(lambda: journaled_bytes(journal, WEIGHTS.size, WEIGHTS.digest) >= 2 * MIB, "two blocks")
+            process.kill()
+        assert path.read_bytes() == wrong
+        registry.reset()
+        with Pulling(pulling.models) as another:
+            another.pull(name, MODEL)
+        assert registry.bytes_sent() <= WEIGHTS.size - 2 * MIB
+
+    def test_they_are_replaced_where_there_are_no_links(self, registry: FaultRegistry, tmp_path: Path) -> None:
+        name = registry.add(MODEL, "library/model")
+        with lacking_disk(tmp_path / "disk", link=errno.EPERM) as disk, Pulling(disk.path) as pulling:
+            pulling.pull(name, MODEL)
+            overwrite(Path(pulling.layout.blob(WEIGHTS.digest)))
+            assert pulling.pull(name, MODEL).fetched == {WEIGHTS.digest}
 
     def test_whoever_has_the_wrong_file_open_keeps_it_as_it_is(self, pulling: Pulling, name: str, path: Path) -> None:
         overwrite(path)

@@ -19,7 +19,7 @@ from typing import Self
 
 from towline.errors import NoSpace, StoreError, store_error
 from towline.files.confined import Confined, at, held, make_folder, remove_tree, unlink
-from towline.files.regular import Irregular, has_file, read_regular
+from towline.files.regular import Irregular, has_file, has_file_itself, read_regular
 from towline.files.sync import sync_folder
 from towline.model.digest import Digest
 from towline.model.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest
@@ -68,6 +68,7 @@ class Publication:
         self._begun: set[str] = set()
         self._current = False
         self._doubtful: list[Descriptor] = []
+        self._wrong: dict[Digest, Stamp] = {}
 
     def __enter__(self) -> Self:
         self._demand_room(self._layout.manifest(self._name))
@@ -92,7 +93,9 @@ class Publication:
 
     def staged(self, blob: Descriptor) -> StagedBlob:
         """Where the blob grows."""
-        return StagedBlob(self._layout, blob.digest, blob.size, begun=blob.digest.hex in self._begun)
+        digest = blob.digest
+        begun, wrong = digest.hex in self._begun, self._wrong.get(digest)
+        return StagedBlob(self._layout, digest, blob.size, begun=begun, wrong=wrong)
 
     def missing(self) -> list[Descriptor]:
         """The first look: which blobs the store does not have. The others are held fast from then on, if it takes more
@@ -116,19 +119,19 @@ class Publication:
         return [Recheck(blob, self._layout.blob(blob.digest)) for blob in self._doubtful]
 
     def settle(self, recheck: Recheck, *, right: bool) -> None:
-        """Notes what a recheck has shown; a wrong file goes, as long as it is the one that was read."""
-        blob = recheck.blob
-        path = self._layout.blob(blob.digest)
+        """Notes what a recheck has shown. A wrong file counts as none from now on, and goes when the right one is here:
+        most of it may be of use, and the right one not to be had any more.
+        """
+        blob, seen = recheck.blob, recheck.stamp
         try:
-            with waiting_for(self._layout.lock("store")):
-                if right and recheck.stamp is not None:
-                    self._verified.add({blob.digest: recheck.stamp})
-                    return
-                with contextlib.suppress(FileNotFoundError):
-                    unlink(self._pin(blob))
-                with contextlib.suppress(FileNotFoundError):
-                    if stamp(os.stat(path)) == recheck.stamp:
-                        os.unlink(path)
+            if right and seen is not None:
+                with waiting_for(self._layout.lock("store")):
+                    self._verified.add({blob.digest: seen})
+                return
+            if seen is not None:
+                self._wrong[blob.digest] = seen
+            with contextlib.suppress(FileNotFoundError):
+                unlink(self._pin(blob))
         except OSError as error:
             raise store_error(error) from None
 
@@ -150,7 +153,7 @@ class Publication:
         try:
             with contextlib.suppress(FileNotFoundError):
                 self._fetched[blob.digest] = stamp(os.stat(staged.whole_path))
-            if not staged.pin(self._pin(blob)) and has_file(self._layout.blob(blob.digest), blob.size):
+            if not staged.pin(self._pin(blob)) and staged.is_stored():
                 self._hold(blob)
         except OSError as error:
             raise store_error(error) from None
@@ -216,6 +219,7 @@ class Publication:
         self._leftovers.clear()
 
     def _publish(self) -> list[Descriptor]:
+        self._remove_wrong()
         if self._current or (self._is_published() and not self._absent()):
             self._make_last(self._layout.manifest(self._name))
             return []
@@ -242,6 +246,18 @@ class Publication:
         )
         return []
 
+    def _remove_wrong(self) -> None:
+        """Makes way for what is whole by now."""
+        wrong = [blob for blob in self._manifest.blobs if blob.digest in self._wrong]
+        if wrong:
+            with waiting_for(self._layout.lock("store")):
+                for blob in wrong:
+                    staged = self.staged(blob)
+                    here = any(has_file_itself(path, blob.size) for path in (self._pin(blob), staged.whole_path))
+                    if here and not staged.is_stored():
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(self._layout.blob(blob.digest))
+
     def _is_published(self) -> bool:
         return _read(self._layout.manifest(self._name)) == self._manifest.raw
 
@@ -263,7 +279,8 @@ class Publication:
         with contextlib.suppress(FileNotFoundError):
             if link(self._pin(blob), path):
                 return True
-        return self.staged(blob).place(path) or has_file(path, blob.size)
+        staged = self.staged(blob)
+        return staged.place(path) or staged.is_stored()
 
     def _write_manifest(self, path: Path) -> None:
         make_folders(self._layout.manifests, self._layout.root)
@@ -279,7 +296,12 @@ class Publication:
                     sync_folder(self._layout.manifests / folder)
 
     def _absent(self) -> list[Descriptor]:
-        return [b for b in self._manifest.blobs if not has_file(self._layout.blob(b.digest), b.size)]
+        return [blob for blob in self._manifest.blobs if not self._has(blob)]
+
+    def _has(self, blob: Descriptor) -> bool:
+        if blob.digest in self._wrong:
+            return self.staged(blob).is_stored()
+        return has_file(self._layout.blob(blob.digest), blob.size)
 
     def _removed(self) -> list[Descriptor]:
         """Those that are gone by their names, as they go where an Ollama removes them."""

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterable
-from typing import Self
 
 import msgspec
 
@@ -21,8 +20,9 @@ from towline.model.manifest import Descriptor
 from towline.store import adoption
 from towline.store.checksums import keep_checksums
 from towline.store.durable import link
-from towline.store.layout import Layout, staged_as, staging_key
+from towline.store.layout import Layout, staging_key
 from towline.store.locks import FileLock
+from towline.store.verified import Stamp, stands_at
 
 _MAX_NOTE_BYTES = 4 << 20
 
@@ -35,11 +35,15 @@ class StagedBlob:
     while it is written and one when it is whole.
     """
 
-    __slots__ = ("_digest", "_folder", "_layout", "_lock", "_lock_path", "_size", "_small", "begun")
+    __slots__ = ("_digest", "_folder", "_layout", "_lock", "_lock_path", "_size", "_small", "_wrong", "begun")
 
-    def __init__(self, layout: Layout, digest: Digest, size: int, *, begun: bool = True) -> None:
+    def __init__(
+        self, layout: Layout, digest: Digest, size: int, *, begun: bool = True, wrong: Stamp | None = None
+    ) -> None:
+        """`wrong` is the file of the store that has other bytes than it should, and stands until this one is whole."""
         self.begun = begun
         """Whether anything of the blob may be here, of an earlier time."""
+        self._wrong = wrong
         self._layout = layout
         self._digest = digest
         self._size = size
@@ -48,12 +52,6 @@ class StagedBlob:
         self._folder = layout.staged(key)
         self._lock_path = layout.lock(key)
         self._lock = FileLock(self._lock_path)
-
-    @classmethod
-    def named(cls, layout: Layout, name: str) -> Self | None:
-        """That to which an entry of the staging folder belongs, if it is one's."""
-        parts = staged_as(name.partition(".")[0])
-        return cls(layout, *parts) if parts is not None else None
 
     @property
     def data_path(self) -> Confined:
@@ -78,7 +76,12 @@ class StagedBlob:
 
     def is_whole(self) -> bool:
         """Whether the blob is here or in the store already."""
-        return has_file_itself(self.whole_path, self._size) or has_file(self._layout.blob(self._digest), self._size)
+        return has_file_itself(self.whole_path, self._size) or self.is_stored()
+
+    def is_stored(self) -> bool:
+        """Whether the blob is in the store."""
+        path = self._layout.blob(self._digest)
+        return has_file(path, self._size) and (self._wrong is None or not stands_at(path, self._wrong))
 
     def acquire(self) -> bool:
         """Takes the lock and makes the folder; False when another holds it. Raises StoreError."""
@@ -215,7 +218,7 @@ class StagedBlob:
         Called after the blob was linked into the store, and after the lock was given back: the later of the two finds
         both true.
         """
-        if not has_file(self._layout.blob(self._digest), self._size):
+        if not self.is_stored():
             return
         if self._small:
             clean(self._layout, [Descriptor("", self._digest, self._size)])

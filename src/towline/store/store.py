@@ -67,7 +67,7 @@ class Store:
         """Removes what processes left that are gone, and downloads that nobody came back to. At any time, also while
         models come in; may wait for the disk long.
         """
-        sweep(self._layout, staging_ttl=self._staging_ttl)
+        sweep(self._layout, self._verified, staging_ttl=self._staging_ttl)
         self._leftovers.clear()
 
     def _make_folders(self) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from towline.errors import Starved
 from towline.files.confined import Confined, at, names_in, remove_tree
 from towline.store.checksums import sweep_checksums
-from towline.store.layout import Layout
+from towline.store.layout import Layout, staged_as
 from towline.store.locks import FileLock
 from towline.store.staging import StagedBlob
+from towline.store.verified import Verified
 
 EPOCH = 1735689600.0
 """2025 began: a clock that shows less was never set, and what it wrote was not written then."""
@@ -20,7 +21,7 @@ EPOCH = 1735689600.0
 _AHEAD = 86400.0
 
 
-def sweep(layout: Layout, *, staging_ttl: float) -> None:
+def sweep(layout: Layout, verified: Verified, *, staging_ttl: float) -> None:
     """Removes what is left over; what a living process uses is locked and stays. `staging_ttl` in seconds.
 
     Nothing here is worth an error: what cannot be removed now is removed another time.
@@ -28,8 +29,9 @@ def sweep(layout: Layout, *, staging_ttl: float) -> None:
     for folder in _entries(layout.inside("pins")):
         _remove_if_free(folder, FileLock(layout.lock(f"pull-{folder.name}")))
     for entry in _entries(layout.inside("staging")):
-        if (staged := StagedBlob.named(layout, entry.name)) is not None:
-            staged.clean()
+        blob = staged_as(entry.name.partition(".")[0])
+        if blob is not None and not verified.doubts(*blob):  # else it may be there to take the place of what is wrong
+            StagedBlob(layout, *blob).clean()
         if _age(entry) > staging_ttl:
             _remove_if_free(entry, FileLock(layout.lock(entry.name.partition(".")[0])))
     sweep_checksums(layout)

@@ -102,6 +102,10 @@ class Verified:
                 look.doubtful.append(blob)
         return look
 
+    def doubts(self, digest: Digest, size: int) -> bool:
+        """Whether a file of this blob is here, and may hold other bytes than were verified."""
+        return bool(self.look([Descriptor("", digest, size)]).doubtful)
+
     def touch(self, blobs: Iterable[Descriptor], fresh: Mapping[Digest, Stamp]) -> None:
         """Sets the mtime of these blobs to now, and notes anew those that are what they were when they were verified:
         lately, as `fresh` tells, or earlier. Needs the store's lock. Raises nothing.
@@ -165,6 +169,16 @@ class Verified:
 def stamp(there: os.stat_result) -> Stamp:
     """What a file is known by."""
     return Stamp(_STAMP.pack(there.st_size, there.st_ino & _U64, there.st_mtime_ns & _U64))
+
+
+def stands_at(path: str, seen: Stamp) -> bool:
+    """Whether that very file is there, whatever was written to it since."""
+    inode: int
+    try:
+        _, inode, _ = _STAMP.unpack(seen)
+        return os.stat(path).st_ino & _U64 == inode
+    except OSError:
+        return False
 
 
 def _touch(path: str) -> None:
