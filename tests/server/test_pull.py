@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import json
 import socket
@@ -18,6 +19,7 @@ from tests.server.support import FakePuller, FakeWatcher, Served, until
 from towline.errors import Cancelled, NoSpace, NotFound, RegistryError, TransferError
 from towline.model.digest import Digest
 from towline.model.events import Progress, Status
+from towline.server import body as body_module
 from towline.server import connection as connection_module
 
 LAYER = Digest.of(b"layer")
@@ -332,6 +334,37 @@ def test_a_body_of_exactly_one_mebibyte_is_read(puller: FakePuller, served: Serv
     puller.script = succeed
     body = b'{"model":"tiny","x":"'
     assert served.pull(body + b"a" * ((1 << 20) - len(body) - 2) + b'"}').status == 200
+
+
+def test_large_bodies_have_a_bound_together_that_small_ones_do_not_meet(
+    puller: FakePuller, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_module, "MOST_BYTES", 512 << 10)
+    puller.script = succeed
+    large = b'{"model":"tiny","x":"' + b"a" * (1000 << 10) + b'"}'
+    begun = _post(large)[: 200 << 10]
+    with contextlib.ExitStack() as stack:
+        for number in range(1, 4):
+            stack.enter_context(served.raw(begun))
+            until(lambda number=number: body_module._beyond_small > number * (128 << 10))  # type: ignore[misc]
+        answer = served.pull(large)
+        assert answer.status == 503
+        assert "large requests" in answer.error
+        assert served.pull(b'{"model":"tiny"}').status == 200
+    until(lambda: not body_module._beyond_small)
+    monkeypatch.undo()
+    assert served.pull(large).status == 200
+    assert not body_module._beyond_small
+
+
+def test_what_a_request_holds_beside_its_fields_is_not_kept(puller: FakePuller, served: Served) -> None:
+    def filled() -> int:
+        gc.collect()
+        return sum(len(each) == 12345 for each in gc.get_objects() if isinstance(each, list))
+
+    with served.raw(_post(b'{"model":"tiny","max_rate":[%s]}' % b",".join([b"[]"] * 12345))):
+        until(lambda: bool(puller.watchers))
+        until(lambda: not filled())
 
 
 def test_a_broken_chunked_body_is_refused(served: Served) -> None:

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Middleware
 from towline._version import __version__
 from towline.puller import Puller
 from towline.server import info, models, pull, registry
-from towline.server.errors import MAX_BODY_BYTES, SECRETS, Handler, Refused, is_registry
+from towline.server.errors import SECRETS, Handler, Refused, is_registry
 from towline.server.origins import Policy, cors_headers, is_loopback, preflight_headers, single
 from towline.settings import Settings
 
@@ -27,7 +27,7 @@ def create_app(settings: Settings, puller: Puller, *, loopback: bool | None = No
         loopback = is_loopback(settings.listen.host)
     policy = Policy(check_hosts=loopback, origins=settings.origins, host_name=socket.gethostname())
     serves_registry = loopback if settings.serve_registry is None else settings.serve_registry
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_guard(policy)])
+    app = web.Application(middlewares=[_guard(policy)])
     app[SECRETS] = settings.secrets
     app.add_routes(info.routes(settings))
     app.add_routes(models.routes(puller.store))

@@ -10,9 +10,16 @@ from aiohttp import web
 
 from towline.errors import InvalidRequest
 from towline.server.connection import Awaited, connection_of
+from towline.server.errors import MAX_BODY_BYTES, Refused
 
 BODY_TIMEOUT = 30.0
 """Seconds for a whole body to come. Real ones are there at once; a client that takes longer is stuck."""
+
+SMALL_BYTES = 64 << 10
+"""Of a body that are always taken. Real ones are smaller, and read whoever sends what beside them."""
+
+MOST_BYTES = 32 << 20
+"""That all bodies which are being read may have beyond those."""
 
 T = TypeVar("T")
 
@@ -20,11 +27,12 @@ T = TypeVar("T")
 async def read_json(request: web.Request, kind: type[T], example: str) -> T:
     """Reads a JSON object of this kind. Raises InvalidRequest with a sentence that ends in how to write it.
 
-    A body over the application's `client_max_size` raises aiohttp's own error, which `server.errors` knows.
+    A body over `MAX_BODY_BYTES` raises aiohttp's own error, which `server.errors` knows, and one for which there is no
+    room beside others Refused. Nothing keeps the body.
     """
     try:
         async with connection_of(request).awaiting(Awaited.BODY, BODY_TIMEOUT):
-            body = await request.read()
+            body = await _read(request)
     except TimeoutError:
         raise InvalidRequest(f"the request body did not arrive within {BODY_TIMEOUT:.0f} s; send it at once") from None
     except web.RequestPayloadError:
@@ -32,7 +40,29 @@ async def read_json(request: web.Request, kind: type[T], example: str) -> T:
     return decode(body, kind, example)
 
 
-def decode(body: bytes, kind: type[T], example: str) -> T:
+_beyond_small = 0
+"""Bytes that bodies have now beyond `SMALL_BYTES` each."""
+
+
+async def _read(request: web.Request) -> bytearray:
+    global _beyond_small
+    body, counted = bytearray(), 0
+    try:
+        while piece := await request.content.readany():
+            body += piece
+            if len(body) > MAX_BODY_BYTES:
+                raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(body))
+            more = max(0, len(body) - SMALL_BYTES) - counted
+            counted += more
+            _beyond_small += more
+            if more and _beyond_small > MOST_BYTES:
+                raise Refused(503, "too many large requests come in at once; send smaller ones, or try again later")
+    finally:
+        _beyond_small -= counted
+    return body
+
+
+def decode(body: bytes | bytearray, kind: type[T], example: str) -> T:
     """Decodes a body. Hostile bytes of any kind raise InvalidRequest and nothing else."""
     if not body.strip():
         raise InvalidRequest(f"missing request body; send a JSON object such as {example}")

@@ -60,12 +60,14 @@ def routes(puller: Puller) -> list[web.RouteDef]:
         wanted = await read_json(request, PullRequest, EXAMPLE)
         keep_trying = wanted.keep_trying is True
         watcher = puller.join(wanted.wanted(), max_rate=wanted.rate(), keep_trying=keep_trying)
+        interleave, once = wanted.interleave is True, wanted.stream is False
+        del wanted  # which may hold a lot, for as long as the pull takes
         # Whatever ends this, a client that left included (the handler is cancelled then), the watcher is closed once;
         # the last watcher that goes stops the download.
         try:
-            watcher.interleave = wanted.interleave is True
+            watcher.interleave = interleave
             changes = Changes(watcher)
-            if wanted.stream is False:
+            if once:
                 return await _answer_once(watcher, changes)
             await _hold_back(watcher, changes, deadline)
             return await _stream(request, watcher, changes)
