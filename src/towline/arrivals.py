@@ -34,6 +34,8 @@ class Arrivals:
         active: Collection[BlobTransfer],
     ) -> None:
         self.transfers: Mapping[Digest, BlobTransfer] = {blob.digest: each.transfer for blob, each in awaited.items()}
+        self.found: Mapping[Digest, int] = {blob.digest: each.found for blob, each in awaited.items()}
+        """Bytes of each that were on disk at the beginning."""
         self.error: TowlineError | None = None
         """Of the first that failed."""
         self._awaited = awaited

@@ -6,13 +6,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from towline.model.digest import Digest
 from towline.model.events import Progress
 from towline.model.manifest import TENSOR_LAYER, Descriptor
-from towline.store.recheck import Recheck
-from towline.transfer.blob import BlobTransfer
 
 LOOK = 4096
 """Blobs that one look compares, about a millisecond of a processor: of more, each look takes the next ones."""
@@ -21,11 +19,22 @@ FRESH = 0.05
 """Seconds for which a look holds for every watcher: half the time between two looks of one of them."""
 
 
+class Moving(Protocol):
+    """What changes of a blob: a transfer, or a recheck of the file that is there."""
+
+    @property
+    def completed(self) -> int:
+        """Bytes to show: never falls, and is the blob's size only once its digest is verified."""
+
+
 class Track(NamedTuple):
-    """One blob as watchers see it. Without a transfer, or a recheck of the file there, it is in the store."""
+    """One blob as watchers see it: `found` bytes of it were on disk when the layer became known to this pull; without
+    anything that moves it stays so.
+    """
 
     blob: Descriptor
-    transfer: BlobTransfer | Recheck | None
+    moving: Moving | None
+    found: int
 
     @property
     def digest(self) -> Digest:
@@ -40,12 +49,7 @@ class Track(NamedTuple):
     @property
     def completed(self) -> int:
         """Bytes to show now."""
-        return self.blob.size if self.transfer is None else self.transfer.completed
-
-    @property
-    def found(self) -> int:
-        """What was on disk when the layer became known."""
-        return self.blob.size if self.transfer is None else self.transfer.found
+        return self.found if self.moving is None else self.moving.completed
 
 
 class Tracks:
@@ -59,7 +63,7 @@ class Tracks:
         self.in_tensors = any(track.blob.media_type == TENSOR_LAYER for track in tracks)
         """Whether the model has a layer for each tensor: thousands, which tell nobody anything one by one."""
         self._seen = [track.found for track in tracks]
-        self._unfinished = deque(number for number, track in enumerate(tracks) if track.transfer is not None)
+        self._unfinished = deque(number for number, track in enumerate(tracks) if track.found < track.blob.size)
         self.total = sum(track.blob.size for track in tracks)
         self.found = sum(self._seen)
         self.completed = self.found
@@ -67,13 +71,13 @@ class Tracks:
         self.over = False
         """Whether nothing moves any more: what is left to be seen is looked at without a pause then."""
         self._lock = threading.Lock()
-        self._openings: list[Progress] = []
+        self._openings: dict[int, Progress] = {}
         # One after another
         self._ends: list[Progress] = []
         self._front = 0
         self._current: Progress | None = None
         # Side by side
-        self._looked = 0.0
+        self._looked = self._looked_at_all = 0.0
         self._changes: dict[int, tuple[int, Progress]] = {}
         self._changed = 0
 
@@ -83,9 +87,26 @@ class Tracks:
     def openings(self, start: int, most: int) -> list[Progress]:
         """Of blob `start` and those after it, at most so many: what was on disk when they became known."""
         with self._lock:
-            for track in self._tracks[len(self._openings) : start + most]:
-                self._openings.append(_progress(track, track.found))
-            return self._openings[start : start + most]
+            return [self._opening(number) for number in self._range(start, most)]
+
+    def newest(self, start: int, most: int) -> list[Progress]:
+        """Of blob `start` and those after it, at most so many: what was on disk as of the last looks."""
+        with self._lock:
+            return [self._newest(number) for number in self._range(start, most)]
+
+    def _range(self, start: int, most: int) -> range:
+        return range(start, min(start + most, len(self._tracks)))
+
+    def _opening(self, number: int) -> Progress:
+        opening = self._openings.get(number)
+        if opening is None:
+            track = self._tracks[number]
+            opening = self._openings[number] = _progress(track, track.found)
+        return opening
+
+    def _newest(self, number: int) -> Progress:
+        _, progress = self._changes.get(number) or (0, self._opening(number))
+        return progress
 
     # One after another
 
@@ -96,8 +117,8 @@ class Tracks:
         with self._lock:
             while self._front < len(self._tracks) and len(self._ends) < start + most:
                 track = self._tracks[self._front]
-                if track.transfer is None:  # it is here, which is all that there is to tell
-                    self._ends.append(Progress(track.blob.digest, track.blob.size, track.blob.size))
+                if track.moving is None:  # it is here, which is all that there is to tell
+                    self._ends.append(Progress(track.blob.digest, track.blob.size, track.found))
                     self._front += 1
                 elif not self._pass(track):
                     break
@@ -146,20 +167,34 @@ class Tracks:
             self._looked = now
             for _ in range(min(LOOK, len(self._unfinished))):
                 number = self._unfinished.popleft()
-                track = self._tracks[number]
-                completed = track.completed
-                if completed != self._seen[number]:
-                    self._note(number, completed)
-                if completed < track.total:
+                self._see(number)
+                if self._seen[number] < self._tracks[number].total:
                     self._unfinished.append(number)
 
-    def _note(self, number: int, completed: int) -> None:
-        """Keeps the newest of each blob, the blob that moved last at the end."""
-        self.completed += completed - self._seen[number]
+    def look_at_all(self) -> None:
+        """The same of all blobs at once, for who begins to watch in the middle: some ten milliseconds for tens of
+        thousands.
+        """
+        now = time.monotonic()
+        with self._lock:
+            if now - self._looked_at_all < FRESH:
+                return
+            self._looked_at_all = now
+            for number in self._unfinished:
+                self._see(number)
+
+    def _see(self, number: int) -> None:
+        """Keeps the newest of a blob, the blob that moved last at the end."""
+        track = self._tracks[number]
+        completed = track.completed
+        before = self._seen[number]
+        if completed == before:
+            return
+        self.completed += completed - before
         self._seen[number] = completed
         self._changed += 1
         self._changes.pop(number, None)
-        self._changes[number] = (self._changed, _progress(self._tracks[number], completed))
+        self._changes[number] = (self._changed, _progress(track, completed))
 
     def since(self, mark: int) -> tuple[int, list[Progress]]:
         """The mark now, and the blobs that moved since it was `mark`; 0 is before all of them."""
@@ -176,8 +211,7 @@ class Tracks:
     def foremost(self) -> Progress:
         """A blob that is not whole as it was seen last, the first blob where all are."""
         with self._lock:
-            number = self._unfinished[0] if self._unfinished else 0
-            return _progress(self._tracks[number], self._seen[number])
+            return self._newest(self._unfinished[0] if self._unfinished else 0)
 
 
 def _progress(track: Track, completed: int) -> Progress:

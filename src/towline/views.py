@@ -13,7 +13,7 @@ class View(Protocol):
     """What one watcher was told of the blobs, and what is new to it.
 
     Of each that it tells, `total` never changes and `completed` never falls; the first event is what was on disk when
-    the pull began, the last one says that it is whole.
+    the watcher began to watch, the last one says that it is whole.
     """
 
     def news(self, most: int, /) -> list[Progress]:
@@ -27,11 +27,11 @@ class View(Protocol):
         """A sign of life: something that was told already, as it was. Ask once `news` has told something."""
 
 
-def view(tracks: Tracks, *, interleave: bool) -> View:
-    """How these blobs are told."""
+def view(tracks: Tracks, *, interleave: bool, joined: bool) -> View:
+    """How these blobs are told, to a watcher who was there when they became known, or who `joined` later."""
     if interleave:
-        return Interleaved(tracks)
-    return AsOne(tracks) if tracks.in_tensors else InOrder(tracks)
+        return Interleaved(tracks, joined=joined)
+    return AsOne(tracks, joined=joined) if tracks.in_tensors else InOrder(tracks, joined=joined)
 
 
 class InOrder:
@@ -40,14 +40,22 @@ class InOrder:
     It looks at no other blob, so a watcher costs the same however many there are.
     """
 
-    def __init__(self, tracks: Tracks) -> None:
+    def __init__(self, tracks: Tracks, *, joined: bool = False) -> None:
         self._tracks = tracks
+        self._joined = joined
         self._at = 0
         self._last: Progress | None = None
 
     def news(self, most: int, /) -> list[Progress]:
-        news, current = self._tracks.in_order(self._at, most)
-        self._at += len(news)
+        news: list[Progress] = []
+        current = None
+        while len(news) < most and current is None:
+            ends, current = self._tracks.in_order(self._at, most - len(news))
+            if not ends:
+                break
+            self._at += len(ends)
+            # How a blob stood when the pull began is nothing to who was not there.
+            news += [end for end in ends if end.completed == end.total] if self._joined else ends
         self._last = news[-1] if news else self._last
         if current is not None and current != self._last:
             news.append(current)
@@ -65,15 +73,20 @@ class InOrder:
 class Interleaved:
     """Every blob at once, then each as it moves: for those who draw all of them."""
 
-    def __init__(self, tracks: Tracks) -> None:
+    def __init__(self, tracks: Tracks, *, joined: bool = False) -> None:
         self._tracks = tracks
+        self._firsts = tracks.openings
         self._opened = 0
         self._mark = 0
+        if joined:
+            tracks.look_at_all()
+            self._firsts = tracks.newest
+            self._mark = tracks.mark  # what moves from here on
         self._pending: deque[Progress] = deque()
 
     def news(self, most: int, /) -> list[Progress]:
         if self._opened < len(self._tracks):
-            news = self._tracks.openings(self._opened, most)
+            news = self._firsts(self._opened, most)
             self._opened += len(news)
             return news
         if not self._pending:
@@ -95,14 +108,18 @@ class Interleaved:
 class AsOne:
     """The whole model in one event, as Ollama tells those of a layer for each tensor."""
 
-    def __init__(self, tracks: Tracks) -> None:
+    def __init__(self, tracks: Tracks, *, joined: bool = False) -> None:
         self._tracks = tracks
+        self._first = tracks.found
         self._completed: int | None = None
+        if joined:
+            tracks.look_at_all()
+            self._first = tracks.completed
 
     def news(self, _most: int, /) -> list[Progress]:
         news = []
         if self._completed is None:
-            self._completed = self._tracks.found
+            self._completed = self._first
             news.append(self.latest())
         self._tracks.look()
         if self._tracks.completed != self._completed:

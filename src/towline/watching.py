@@ -136,6 +136,7 @@ class Watcher:
     """
 
     def __init__(self, course: Course) -> None:
+        self._joined = course.tracks is not None
         self.interleave = False
         """Whether every layer's events come as they move, each layer's first at once; else one layer is told after
         the other. Set it before the first poll.
@@ -252,7 +253,7 @@ class Watcher:
             self._greeted = True
             news.append(Status(PULLING_MANIFEST))
         if self._view is None and self._course.tracks is not None:
-            self._view = view(self._course.tracks, interleave=self.interleave)
+            self._view = view(self._course.tracks, interleave=self.interleave, joined=self._joined)
         if self._view is not None:
             news += self._view.news(_MOST)
         told = self._view is not None and self._view.told

@@ -70,13 +70,26 @@ class TestInOrder:
         # What came before its turn is told as what it is: fetched by this pull, not found.
         assert pull.completed[str(model.layers[1].digest)] == [0, model.layers[1].size]
 
-    def test_who_joins_late_is_told_the_same(self, pulling: Pulling, model: Model, name: str, stall: Stall) -> None:
+    def test_who_joins_late_is_told_first_what_is_there_by_then(
+        self, pulling: Pulling, model: Model, name: str, stall: Stall
+    ) -> None:
         first = until_all_but_the_first(pulling, name, model)
-        late = pulling.start(name).until_completed(model.layers[0], MIB)
-        assert told(late) == [str(model.layers[0].digest)]
+        late = pulling.start(name).until_committed()
         stall.release()
         first.finish(model)
-        assert late.finish(model).fetched == {each.digest for each in model.blobs}
+        pull = late.finish(model)
+        assert pull.fetched == {model.layers[0].digest}
+        assert pull.first(model.layers[0]) == MIB
+
+    def test_a_pull_that_shares_a_layer_is_told_first_what_another_has_of_it(
+        self, registry: FaultRegistry, pulling: Pulling, model: Model, name: str, stall: Stall
+    ) -> None:
+        first = until_all_but_the_first(pulling, name, model)
+        newer = Model.of([model.layers[0], generate(MIB, seed=33).weights])
+        other = pulling.start(registry.add(newer, "library/newer")).until_committed()
+        stall.release()
+        first.finish(model)
+        assert other.finish(newer).first(model.layers[0]) == MIB
 
     def test_layers_that_are_here_are_told_in_their_places(
         self, registry: FaultRegistry, pulling: Pulling, model: Model, name: str
@@ -117,6 +130,15 @@ class TestInterleaved:
         assert digests[: len(model.blobs)] == [str(each.digest) for each in model.blobs]
         stall.release()
         assert following.finish(model).fetched == {each.digest for each in model.blobs}
+
+    def test_a_layer_that_an_interrupted_pull_made_whole_shows_one_event(
+        self, pulling: Pulling, registry: FaultRegistry, model: Model, name: str, stall: Stall
+    ) -> None:
+        until_all_but_the_first(pulling, name, model).close()
+        registry.wait_idle()
+        registry.heal()
+        pull = pulling.start(name, interleave=True).finish(model)
+        assert pull.fetched == {model.layers[0].digest}
 
     def test_a_layer_that_is_here_already_shows_one_event(self, pulling: Pulling, model: Model, name: str) -> None:
         pulling.pull(name, model)

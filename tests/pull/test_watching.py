@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import cast
 
 import pytest
 
 from towline.errors import TransferError
-from towline.model import events
 from towline.model.digest import Digest
 from towline.model.events import Event, Progress, Status, decode, encode
 from towline.model.manifest import TENSOR_LAYER, Descriptor
-from towline.tracks import LOOK, Track
-from towline.transfer.blob import BlobTransfer
+from towline.tracks import FRESH, LOOK, Track
 from towline.watching import HEARTBEAT, Course, Watcher
 
 REASON = "waiting for models.example, which refuses connections; trying again"
@@ -42,7 +39,7 @@ def no_reads() -> None:
 
 def tracks(counters: Sequence[Bytes], *, media_type: str = "x", size: int = 100) -> list[Track]:
     return [
-        Track(Descriptor(media_type, Digest.of(b"%d" % number), size), cast(BlobTransfer, counter))
+        Track(Descriptor(media_type, Digest.of(b"%d" % number), size), counter, counter.found)
         for number, counter in enumerate(counters)
     ]
 
@@ -160,6 +157,97 @@ class TestWaiting:
         assert decode(encode(event)) == event
 
 
+def first_and_last(events: Sequence[Event]) -> dict[str, tuple[int, int]]:
+    """What was told of each digest, which never falls."""
+    told: dict[str, tuple[int, int]] = {}
+    for event in events:
+        if isinstance(event, Progress):
+            first, last = told.get(str(event.digest), (event.completed, 0))
+            assert event.completed >= last
+            told[str(event.digest)] = (first, event.completed)
+    return told
+
+
+def digest(number: int) -> str:
+    return str(Digest.of(b"%d" % number))
+
+
+class TestJoining:
+    """Who comes in the middle is told first what is on disk by then, and not what was when the pull began."""
+
+    @pytest.fixture
+    def counters(self, course: Course) -> list[Bytes]:
+        """Of a pull that somebody watches: a layer that is whole by now, two that move, one that nothing came of."""
+        counters = [Bytes(), Bytes(7), Bytes(5), Bytes()]
+        first = watched(course, interleave=True)
+        course.commit(tracks(counters))
+        counters[1].now = 20
+        everything(first)
+        counters[0].now, counters[1].now, counters[2].now = 100, 45, 30
+        return counters
+
+    @pytest.mark.parametrize("before", [[], [False], [True], [False, True]], ids=str)
+    def test_side_by_side(self, course: Course, counters: list[Bytes], before: list[bool]) -> None:
+        in_turns([watched(course, interleave=interleave) for interleave in before])
+        time.sleep(FRESH)
+        counters[2].now = 35
+        late = watched(course, interleave=True)
+        now = {digest(0): (100, 100), digest(1): (45, 45), digest(2): (35, 35), digest(3): (0, 0)}
+        assert first_and_last(everything(late)) == now
+
+    @pytest.mark.parametrize("before", [[], [False], [True], [False, True]], ids=str)
+    def test_one_after_another(self, course: Course, counters: list[Bytes], before: list[bool]) -> None:
+        in_turns([watched(course, interleave=interleave) for interleave in before])
+        counters[1].now = 50
+        late = watched(course)
+        told = everything(late)
+        assert first_and_last(told) == {digest(0): (100, 100), digest(1): (50, 50)}
+        counters[1].now, counters[2].now = 100, 40
+        told += everything(late)
+        assert first_and_last(told) == {digest(0): (100, 100), digest(1): (50, 100), digest(2): (40, 40)}
+
+    @pytest.mark.parametrize("layers", [3, 3 * LOOK])
+    def test_a_model_of_tensors(self, course: Course, layers: int) -> None:
+        counters = [Bytes(1) for _ in range(layers)]
+        course.commit(tracks(counters, media_type=TENSOR_LAYER))
+        for counter in counters:
+            counter.now = 50
+        told = everything(watched(course))
+        assert first_and_last(told) == {"sha256:model": (50 * layers, 50 * layers)}
+
+    def test_by_whom_it_moves_meanwhile_it_never_falls(self, course: Course) -> None:
+        counters = [Bytes() for _ in range(2000)]
+        first, late = watched(course, interleave=True), None
+        course.commit(tracks(counters))
+        told: list[Event] = []
+        for step in range(1, 101):
+            for counter in counters[step::7]:
+                counter.now = step
+            first.poll()
+            late = late or watched(course, interleave=True)
+            told += late.poll()
+        assert late
+        course.finish(None)
+        told += everything(late)
+        last = first_and_last(told)
+        assert last == {digest(n): (last[digest(n)][0], counter.now) for n, counter in enumerate(counters)}
+
+    @pytest.mark.parametrize("interleave", [False, True])
+    def test_of_thousands_of_layers_it_is_told_in_batches_without_a_pause(
+        self, course: Course, interleave: bool
+    ) -> None:
+        counters = [Bytes() for _ in range(2000)]
+        course.commit(tracks(counters))
+        for counter in counters:
+            counter.now = 100
+        late = watched(course, interleave=interleave)
+        told = late.poll()
+        assert len(told) >= 512
+        assert late.sample == 0
+        told += everything(late)
+        assert len(told) == 1 + 2000
+
+
 class TestTheEnd:
     @pytest.mark.parametrize("interleave", [False, True])
     @pytest.mark.parametrize("media_type", ["x", TENSOR_LAYER])
@@ -248,22 +336,23 @@ class TestCost:
         assert max(sizes) <= 513
 
     @pytest.mark.parametrize("interleave", [False, True])
-    def test_what_all_are_told_is_written_once(
-        self, course: Course, interleave: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        written: list[Progress] = []
-        write = events._written
-
-        def counted(progress: Progress) -> bytes:
-            written.append(progress)
-            return write(progress)
-
-        monkeypatch.setattr(events, "_written", counted)
+    def test_what_all_are_told_is_encoded_once(self, course: Course, interleave: bool) -> None:
         counters = [Bytes() for _ in range(1000)]
         watchers = [watched(course, interleave=interleave) for _ in range(50)]
         course.commit(tracks(counters))
         for counter in counters:
             counter.now = 100
         course.reach("success")
-        assert len([encode(event) for event in in_turns(watchers)]) == 50 * (2 * 1000 + 2)
-        assert len(written) == 2 * 1000
+        lines = [encode(event) for event in in_turns(watchers)]
+        assert len(lines) == 50 * (2 * 1000 + 2)
+        assert len({id(line) for line in lines if b"digest" in line}) == 2 * 1000
+
+    @pytest.mark.parametrize("interleave", [False, True])
+    def test_what_all_who_join_are_told_is_encoded_once(self, course: Course, interleave: bool) -> None:
+        counters = [Bytes() for _ in range(1000)]
+        course.commit(tracks(counters))
+        for counter in counters[:500]:
+            counter.now = 100
+        watchers = [watched(course, interleave=interleave) for _ in range(50)]
+        lines = [encode(event) for event in in_turns(watchers)]
+        assert len({id(line) for line in lines if b"digest" in line}) == len(lines) / 50 - 1

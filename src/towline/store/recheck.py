@@ -30,8 +30,6 @@ class Fetch(Protocol):
 class Recheck:
     """The hashing of a blob of the store, as watchers see it."""
 
-    found = 0
-
     def __init__(self, blob: Descriptor, path: str) -> None:
         self.blob = blob
         self.stamp: Stamp | None = None

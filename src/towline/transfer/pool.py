@@ -68,8 +68,10 @@ class Wanted:
 class Handle:
     """One caller's share in a transfer; close it once. The last one that goes cancels the transfer."""
 
-    def __init__(self, pool: Pool, transfer: BlobTransfer) -> None:
+    def __init__(self, pool: Pool, transfer: BlobTransfer, found: int) -> None:
         self.transfer = transfer
+        self.found = found
+        """Bytes that were on disk when the caller began, or joined."""
         self._pool = pool
 
     def close(self) -> None:
@@ -213,7 +215,7 @@ class Pool:
                 else:
                     entry.handles += 1
                     joined.append((entry.transfer, blob))
-                handles.append(Handle(self, entry.transfer))
+                handles.append(Handle(self, entry.transfer, bytes_found))
             for handle in handles:
                 self._enqueue(self._entries[handle.transfer])
             if handles:
