@@ -94,9 +94,9 @@ class Puller:
             self._waiting.append(pull)
             try:
                 self._threads.add(threads.start(self._work, "towline-pull"))
-            except Starved:
+            except Starved as error:
                 self._waiting.remove(pull)
-                raise
+                raise pull.told(error) from None
         else:
             self._waiting.append(pull)
         self._running[key] = pull

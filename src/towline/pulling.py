@@ -73,7 +73,7 @@ class Pull:
         try:
             self._pull()
         except TowlineError as error:
-            failure = self._verdict or self._told(error)
+            failure = self._verdict or self.told(error)
         except MemoryError:
             failure = Starved(f"no memory is left to pull {self.name}; what arrived is kept, pull again when there is")
         except Exception as error:  # noqa: BLE001 - its watchers wait for an end, whatever happens
@@ -84,12 +84,15 @@ class Pull:
             self.course.finish(failure)
             self._call.close()
 
-    def _told(self, error: TowlineError) -> TowlineError:
-        """The error of one blob, as what it means for the model."""
-        if not isinstance(error, TransferError) or str(self.name) in str(error):
+    def told(self, error: TowlineError) -> TowlineError:
+        """The error of a blob, of the store or of the machine, as what it means for the model, which it then names."""
+        if str(self.name).lower() in str(error).lower():  # as it is spelled here, or in the store
             return error
+        sentence = f"cannot pull {self.name}: {error}"
+        if not isinstance(error, TransferError):
+            return type(error)(sentence)
         kind = DigestMismatch if isinstance(error, DigestMismatch) else TransferError
-        return kind(f"cannot pull {self.name}: {error}; what else arrived is kept")
+        return kind(f"{sentence}; what else arrived is kept")
 
     # The story
 

@@ -59,7 +59,8 @@ class Pulling:
 
     def start(self, name: str, *, interleave: bool = False) -> Following:
         """Joins or begins a pull; close what it returns, or have it finish."""
-        return Following(self.puller.join(ModelName.parse(name)), interleave=interleave)
+        parsed = ModelName.parse(name)
+        return Following(self.puller.join(parsed), parsed, interleave=interleave)
 
     def pull(self, name: str, model: Model | None = None) -> Pull:
         """A pull that has to succeed, and leaves every byte of the model in the store."""
@@ -96,9 +97,10 @@ class Pulling:
 class Following:
     """A pull under way, seen by one caller."""
 
-    def __init__(self, watcher: Watcher, *, interleave: bool = False) -> None:
+    def __init__(self, watcher: Watcher, name: ModelName, *, interleave: bool = False) -> None:
         watcher.interleave = interleave
         self.watcher = watcher
+        self.name = name
         self.lines: list[Line] = []
         self.completed: dict[str, int] = {}
 
@@ -133,12 +135,13 @@ class Following:
         return check_pull(self.lines, model=model, interleaved=self.watcher.interleave)
 
     def fail(self, model: Model | None = None) -> TowlineError:
-        """Follows to the end, which has to be a failure; the error."""
+        """Follows to the end, which has to be a failure; the error, which names the model."""
         error = self.until_over()
         assert error is not None, f"the pull succeeded: {self.lines[-1]}"
         lines = [*self.lines, {"error": str(error)}]
         check_pull(lines, success=False, model=model, interleaved=self.watcher.interleave)
         check_sentence(str(error))
+        assert str(self.name).lower() in str(error).lower(), f"it does not name the model: {error}"
         return error
 
     def _note(self, events: list[Event]) -> None:
