@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Hashable
 
 from towline import threads
+from towline.dry_run import DryRun
 from towline.errors import Cancelled, Starved
 from towline.forks import Home
 from towline.model.name import ModelName
@@ -68,8 +69,15 @@ class Puller:
         `max_rate`, in bytes a second, limits what this pull starts to transfer; whoever only joins has no say in it.
         With `keep_trying` the pull waits for its sources for as long as anybody watches it. Raises Starved, Cancelled.
         """
+        return self._joined(Pull, name, max_rate, keep_trying=keep_trying)
+
+    def dry_run(self, name: ModelName, *, keep_trying: bool = False) -> Watcher:
+        """The same of what a pull of the model would fetch: nothing is stored."""
+        return self._joined(DryRun, name, None, keep_trying=keep_trying)
+
+    def _joined(self, kind: type[Pull], name: ModelName, max_rate: float | None, *, keep_trying: bool) -> Watcher:
         self._home.check()
-        key = _key(name)
+        key = _key(kind, name)
         with self._lock:
             if self._closed:
                 raise Cancelled("towline is shutting down")
@@ -77,7 +85,7 @@ class Puller:
             watcher = pull.course.watch() if pull is not None else None
             if watcher is None:
                 patience = Patience(self._patience)
-                pull = Pull(name, self.store, self._registry, self._pool, patience, max_rate)
+                pull = kind(name, self.store, self._registry, self._pool, patience, max_rate)
                 watcher = pull.course.watch()
                 self._begin(key, pull)
             if pull is not None and (keep_trying or self._keep_trying):
@@ -155,10 +163,11 @@ class Puller:
 
     def _forget(self, pull: Pull) -> None:
         with self._lock:
-            if self._running.get(_key(pull.name)) is pull:
-                del self._running[_key(pull.name)]
+            key = _key(type(pull), pull.name)
+            if self._running.get(key) is pull:
+                del self._running[key]
 
 
-def _key(name: ModelName) -> Hashable:
+def _key(kind: type[Pull], name: ModelName) -> Hashable:
     """What pulls of the same model share."""
-    return name.key, name.digest
+    return kind, name.key, name.digest

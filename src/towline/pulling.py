@@ -41,6 +41,9 @@ _log = logging.getLogger("towline")
 class Pull:
     """One model on its way from a registry into the store. It goes on as long as anybody watches its `course`."""
 
+    kind = "pull"
+    """As the log calls it."""
+
     def __init__(
         self,
         name: ModelName,
@@ -69,7 +72,7 @@ class Pull:
     def run(self) -> None:
         """The pull, from its first to its last step, on the calling thread. Raises nothing: see `course.error`."""
         failure: TowlineError | None = None
-        record = self._record = Record(self.name)
+        record = self._record = Record(self.name, self.kind)
         try:
             self._pull()
         except TowlineError as error:

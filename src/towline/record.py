@@ -16,12 +16,13 @@ _log = logging.getLogger("towline")
 class Record:
     """The two lines of one pull, the first of them now. Whoever joins the pull adds none."""
 
-    def __init__(self, name: ModelName) -> None:
+    def __init__(self, name: ModelName, kind: str = "pull") -> None:
         self._model = str(name)
+        self._kind = kind
         self._began = time.monotonic()
         self._transfers: list[BlobTransfer] = []
         self._sources: Collection[str] = ()
-        _log.info("pull begins", extra={"model": self._model})
+        _log.info("%s begins", kind, extra={"model": self._model})
 
     def fetches(self, transfers: Iterable[BlobTransfer], sources: Collection[str]) -> None:
         """These transfers are for it; `sources` grows by the hosts that send something."""
@@ -38,4 +39,4 @@ class Record:
         }
         if error is not None:
             told["error"] = str(error)
-        _log.info("pull failed" if error is not None else "pull ended", extra=told)
+        _log.info("%s failed" if error is not None else "%s ended", self._kind, extra=told)

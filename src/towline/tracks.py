@@ -62,8 +62,12 @@ class Tracks:
         self._tracks = tracks
         self.in_tensors = any(track.blob.media_type == TENSOR_LAYER for track in tracks)
         """Whether the model has a layer for each tensor: thousands, which tell nobody anything one by one."""
+        self.still = all(track.moving is None for track in tracks)
+        """Whether each blob stays as it was found."""
         self._seen = [track.found for track in tracks]
-        self._unfinished = deque(number for number, track in enumerate(tracks) if track.found < track.blob.size)
+        self._unfinished = deque(
+            number for number, track in enumerate(tracks) if track.moving is not None and track.found < track.blob.size
+        )
         self.total = sum(track.blob.size for track in tracks)
         self.found = sum(self._seen)
         self.completed = self.found
@@ -148,7 +152,7 @@ class Tracks:
 
     @property
     def whole(self) -> bool:
-        """Whether every blob was seen to be whole."""
+        """Whether every blob that moves was seen to be whole."""
         return not self._unfinished
 
     @property

@@ -13,7 +13,7 @@ class View(Protocol):
     """What one watcher was told of the blobs, and what is new to it.
 
     Of each that it tells, `total` never changes and `completed` never falls; the first event is what was on disk when
-    the watcher began to watch, the last one says that it is whole.
+    the watcher began to watch, the last one says that it is whole, where it is to be.
     """
 
     def news(self, most: int, /) -> list[Progress]:
@@ -21,7 +21,7 @@ class View(Protocol):
 
     @property
     def told(self) -> bool:
-        """Whether every blob was told to be whole."""
+        """Whether every blob was told to be whole, or what it stays."""
 
     def latest(self) -> Progress:
         """A sign of life: something that was told already, as it was. Ask once `news` has told something."""
@@ -29,9 +29,9 @@ class View(Protocol):
 
 def view(tracks: Tracks, *, interleave: bool, joined: bool) -> View:
     """How these blobs are told, to a watcher who was there when they became known, or who `joined` later."""
-    if interleave:
-        return Interleaved(tracks, joined=joined)
-    return AsOne(tracks, joined=joined) if tracks.in_tensors else InOrder(tracks, joined=joined)
+    if tracks.in_tensors and not interleave:
+        return AsOne(tracks, joined=joined)
+    return Interleaved(tracks, joined=joined) if interleave or tracks.still else InOrder(tracks, joined=joined)
 
 
 class InOrder:
@@ -129,7 +129,7 @@ class AsOne:
 
     @property
     def told(self) -> bool:
-        return self._completed == self._tracks.total
+        return self._tracks.whole and self._completed == self._tracks.completed
 
     def latest(self) -> Progress:
         return Progress(WHOLE_MODEL, self._tracks.total, self._completed or 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.servers import answering, towline_over
+from tests.cli.servers import an_ollama, answering, towline_over
 from tests.cli.support import Command
 from tests.conftest import DaemonFactory
 from tests.support import models
@@ -265,9 +265,76 @@ def test_a_daemon_is_told_how_to_pull(
 
 def test_a_quiet_pull_says_nothing(pulling: Command, registry: FaultRegistry, store_path: Path) -> None:
     model = models.generate(12 * MB)
-    result = pulling.run("pull", "--quiet", registry.add(model, "library/tiny"), env={"TOWLINE_CONNECTIONS": "3"})
+    result = pulling.run("pull", "--quiet", registry.add(model, "library/tiny"))
     assert (result.code, result.out, result.err) == (0, "", "")
     assert stored(store_path, model)
+
+
+def test_a_quiet_pull_says_what_of_its_settings_has_no_effect(
+    towline: Command, registry: FaultRegistry, daemon_factory: DaemonFactory, tmp_path: Path
+) -> None:
+    daemon = daemon_factory()
+    name = registry.add(models.tiny(), "library/tiny")
+    result = towline.run(
+        "pull", "-q", name, "--models", str(tmp_path / "mine"), env={"OLLAMA_HOST": daemon.host, "OLLAMA_MODELS": ""}
+    )
+    assert (result.code, result.out, result.said) == (0, "", [])
+    assert (result.by, result.without_effect) == (daemon.url, "--models")
+
+
+class TestADryRun:
+    def test_tells_what_would_be_fetched_and_stores_nothing(
+        self, pulling: Command, registry: FaultRegistry, store_path: Path
+    ) -> None:
+        model = models.generate(12 * MB)
+        name = registry.add(model, "library/tiny")
+        result = pulling.run("pull", "--dry-run", name)
+        assert (result.code, result.said) == (0, [])
+        assert result.lines == [f"{name}: pulling manifest", f"{name}: 12 MB would be fetched"]
+        assert not registry.blob_requests()
+        assert not list(store_path.rglob("*/sha256-*"))
+        assert pulling.run("pull", "-q", name).code == 0
+        assert pulling.run("pull", "--dry-run", name).lines[-1] == f"{name}: nothing would be fetched"
+
+    def test_of_a_newer_version_tells_what_changed(self, towline: Command, registry: FaultRegistry) -> None:
+        old = models.generate(12 * MB, layers=2)
+        name = registry.add(old, "library/tiny")
+        assert towline.run("pull", "-q", name).code == 0
+        registry.add(Model.of([*old.layers, models.generate(3 * MB, seed=7).weights]), "library/tiny")
+        assert towline.run("pull", "--dry-run", name).lines[-1] == f"{name}: 3.0 MB of 15 MB would be fetched"
+
+    def test_makes_no_store(self, towline: Command, registry: FaultRegistry, store_path: Path) -> None:
+        assert towline.run("pull", "--dry-run", registry.add(models.tiny(), "library/tiny")).code == 0
+        assert not store_path.exists()
+
+    def test_prints_the_events_of_the_wire(self, pulling: Command, registry: FaultRegistry) -> None:
+        model = models.generate(12 * MB)
+        result = pulling.run("pull", "--dry-run", "--json", registry.add(model, "library/tiny"))
+        events = [json.loads(line) for line in result.lines]
+        assert events[0] == {"status": "pulling manifest"}
+        assert [(event["digest"], event["completed"]) for event in events[1:-1]] == [
+            (str(each.digest), 0) for each in model.blobs
+        ]
+        assert events[-1] == {"status": "dry run"}
+
+    def test_on_a_terminal_is_a_line_too(self, towline: Command, registry: FaultRegistry) -> None:
+        name = registry.add(models.tiny(), "library/tiny")
+        assert towline.on_terminal("pull", "--dry-run", name).out.splitlines()[-1] == f"{name}: 17 KB would be fetched"
+
+    def test_that_would_fail_fails(self, pulling: Command, registry: FaultRegistry) -> None:
+        assert "library/nothing" in pulling.run("pull", "--dry-run", f"{registry.host}/library/nothing").failed()
+
+    def test_is_not_asked_of_an_ollama_which_would_pull(self, towline: Command) -> None:
+        with answering(an_ollama()) as server:
+            sentence = towline.run("pull", "--dry-run", "llama3.2", "--host", server.host).failed()
+        assert "knows no dry run" in sentence
+        assert not server.pulls
+
+    def test_is_asked_of_a_towline(self, towline: Command, store_path: Path) -> None:
+        with answering({**towline_over(store_path), "/api/pull": {"status": "dry run"}}) as server:
+            result = towline.run("pull", "--dry-run", "llama3.2", "--host", server.host)
+        assert (result.code, result.by) == (0, server.url)
+        assert server.pulls == [{"model": "llama3.2", "interleave": True, "dry_run": True}]
 
 
 def test_a_quiet_pull_says_what_failed_and_nothing_else(pulling: Command, registry: FaultRegistry) -> None:

@@ -21,7 +21,7 @@ import msgspec
 from towline.cli.address import Address
 from towline.cli.text import one_line
 from towline.errors import TowlineError
-from towline.model.events import SUCCESS, Event, Failed, Progress, Status, decode
+from towline.model.events import DRY_RUN, SUCCESS, Event, Failed, Progress, Status, decode
 from towline.store.layout import store_id
 
 PROBE = 0.5
@@ -109,22 +109,35 @@ class Daemon:
             return _decoded(response, _LONGEST_LIST, _Models).models or []
 
     def pull(
-        self, name: str, *, max_rate: str | None = None, keep_trying: bool = False, interleave: bool = True
+        self,
+        name: str,
+        *,
+        max_rate: str | None = None,
+        keep_trying: bool = False,
+        interleave: bool = True,
+        dry_run: bool = False,
     ) -> Generator[Event, None, None]:
         """The events of a pull of this model, the last of them `success`. To an Ollama the options are unknown.
 
-        `max_rate` limits what a towline starts; with `interleave` it tells of all layers as they move. Closing the
-        generator leaves the pull, which ends it where nobody else waits for it. Raises TowlineError with the server's
-        own sentence where the pull failed, and with another where the server went away.
+        `max_rate` limits what a towline starts; with `interleave` it tells of all layers as they move; with `dry_run`
+        it tells what it would fetch, and the last event says so. Closing the generator leaves the pull, which ends it
+        where nobody else waits for it. Raises TowlineError with the server's own sentence where the pull failed, and
+        with another where the server went away, or would pull though it is asked for a dry run.
         """
         request: dict[str, object] = {"model": name}
         if self.towline is not None:
-            options = {"max_rate": max_rate, "keep_trying": keep_trying, "interleave": interleave}
+            options = {"max_rate": max_rate, "keep_trying": keep_trying, "interleave": interleave, "dry_run": dry_run}
             request |= {option: value for option, value in options.items() if value}
+        elif dry_run:
+            raise TowlineError(
+                f"the daemon at {self.url} is an Ollama, which would pull {name}, as it knows no dry run; "
+                "do it here with --local, or ask a towline"
+            )
+        end = Status(DRY_RUN if dry_run else SUCCESS)
         silence = SILENCE if self.towline is not None else SILENCE_OF_OLLAMA
         then = "what has arrived is kept: pull again to go on"
         with self._speaking(then), closing(self.address.connection(ANSWER)) as connection:
-            events = _pull(connection, self.address, request, silence)
+            events = _pull(connection, self.address, request, silence, end)
             yield from events if self.towline is not None else _rounded(events)
 
     @contextmanager
@@ -192,7 +205,7 @@ def _decoded(response: HTTPResponse, limit: int, kind: type[T]) -> T:
 
 
 def _pull(
-    connection: HTTPConnection, address: Address, request: Mapping[str, object], silence: float
+    connection: HTTPConnection, address: Address, request: Mapping[str, object], silence: float, end: Event
 ) -> Generator[Event, None, None]:
     connection.connect()
     connection.sock.settimeout(silence)
@@ -205,8 +218,8 @@ def _pull(
         event = _event(line)
         if event is not None:
             yield event
-    # A stream that is cut short looks like its end here: only `success` tells the two apart.
-    if event != Status(SUCCESS):
+    # A stream that is cut short looks like its end here: only its last event tells the two apart.
+    if event != end:
         raise HTTPException("the stream ended early")
 
 

@@ -44,6 +44,7 @@ examples:
   towline pull mistral:7b-instruct nomic-embed-text
   towline pull registry.example:5000/team/model:v2
   towline pull --max-rate 20MB/s llama3.2
+  towline pull --dry-run llama3.2    what would be fetched, and nothing stored
   towline pull --host https://models.example llama3.2
   towline pull --json llama3.2      events for programs, a JSON object a line
 """
@@ -63,7 +64,12 @@ def add(commands: Any) -> None:
     )
     shown = pull.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print the events of POST /api/pull instead of bars")
-    shown.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    shown.add_argument(
+        "-q", "--quiet", action="store_true", help="print nothing but errors, and settings that have no effect"
+    )
+    pull.add_argument(
+        "--dry-run", action="store_true", help="tell what would be fetched and whether it fits; store nothing"
+    )
     options.add_models(pull)
     options.add_server(pull, "pulls")
     options.add_max_rate(pull, "this pull")
@@ -107,10 +113,15 @@ def _source(arguments: argparse.Namespace) -> Iterator[Source]:
     if found is None and not arguments.local:
         found = daemon.find(settings.models)
     if found is not None:
-        if not arguments.quiet:
-            target.tell(found, "pulled", target.settings_without_effect(found, arguments, settings))
+        without_effect = target.settings_without_effect(found, arguments, settings)
+        if without_effect or not arguments.quiet:
+            target.tell(found, "compared" if arguments.dry_run else "pulled", without_effect)
         yield partial(
-            found.pull, max_rate=options.max_rate(arguments), keep_trying=keep_trying, interleave=not arguments.json
+            found.pull,
+            max_rate=options.max_rate(arguments),
+            keep_trying=keep_trying,
+            interleave=not arguments.json,
+            dry_run=arguments.dry_run,
         )
         return
     from towline import collector
@@ -121,10 +132,12 @@ def _source(arguments: argparse.Namespace) -> Iterator[Source]:
     logs.configure()
     collector.rest()
     with closing(Puller(settings)) as puller:
-        _prepare(puller.store)
+        if not arguments.dry_run:
+            _prepare(puller.store)
 
         def embedded(name: str) -> Generator[Event, None, None]:
-            watcher = puller.join(ModelName.parse(name), keep_trying=keep_trying)
+            begin = puller.dry_run if arguments.dry_run else puller.join
+            watcher = begin(ModelName.parse(name), keep_trying=keep_trying)
             watcher.interleave = not arguments.json
             yield from watcher.events()
 
@@ -147,7 +160,9 @@ def _view(arguments: argparse.Namespace, name: str) -> View:
 
     if arguments.quiet:
         return render.Nothing()
-    return render.Wire() if arguments.json else render.best_view(name)
+    if arguments.json:
+        return render.Wire()
+    return render.Lines(name) if arguments.dry_run else render.best_view(name)
 
 
 def _one(name: str, source: Source, view: View) -> None:
@@ -178,8 +193,10 @@ def _say_how_to_go_on(arguments: argparse.Namespace, left: list[str]) -> None:
         again += ["--host", _without_a_password(arguments.host)]
     if arguments.max_rate is not None:
         again += ["--max-rate", arguments.max_rate]
-    again += [option for option in ("--local", "--keep-trying") if getattr(arguments, option[2:].replace("-", "_"))]
-    complain(f"interrupted; what has arrived is kept, go on with: {shlex.join(again + left)}")
+    flags = ("--local", "--keep-trying", "--dry-run")
+    again += [flag for flag in flags if getattr(arguments, flag[2:].replace("-", "_"))]
+    kept = "" if arguments.dry_run else "what has arrived is kept, "
+    complain(f"interrupted; {kept}go on with: {shlex.join(again + left)}")
 
 
 def _without_a_password(host: str) -> str:

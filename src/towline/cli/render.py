@@ -19,7 +19,7 @@ from towline.cli import units
 from towline.cli.frame import MOST_ROWS, Frame
 from towline.cli.tally import Layer, Tally, time_left
 from towline.model.digest import Digest
-from towline.model.events import SUCCESS, Event, Progress, WholeModel, encode
+from towline.model.events import DRY_RUN, SUCCESS, Event, Progress, WholeModel, encode
 
 Clock = Callable[[], float]
 
@@ -52,7 +52,9 @@ def best_view(name: str) -> View:
 
 
 def outcome(name: str, tally: Tally, now: float) -> str:
-    """What to say of a pull that worked, in one line."""
+    """What to say of a pull that worked, or of a dry run, in one line."""
+    if tally.status == DRY_RUN:
+        return f"{name}: {_lacking(tally)} would be fetched"
     if not tally.layers:  # an Ollama tells nothing of what is small
         return f"pulled {name}"
     if tally.fetched <= 0:
@@ -62,6 +64,13 @@ def outcome(name: str, tally: Tally, now: float) -> str:
     if tally.here and units.size(tally.total) != amount:
         amount += f" of {units.size(tally.total)}"
     return f"pulled {name}: {amount} in {units.span(took)}, {units.rate(tally.fetched / max(took, 0.001))}"
+
+
+def _lacking(tally: Tally) -> str:
+    if not tally.unfinished_layers:
+        return "nothing"
+    lacking = units.size(tally.total - tally.here)
+    return f"{lacking} of {units.size(tally.total)}" if tally.here and units.size(tally.total) != lacking else lacking
 
 
 class _Quiet:
@@ -148,7 +157,9 @@ class Lines(_Quiet):
         if status == self._status:
             return
         self._status = status
-        self._say(outcome(self._name, self._tally, now) if status == SUCCESS else f"{self._name}: {status}", now)
+        self._say(
+            outcome(self._name, self._tally, now) if status in (SUCCESS, DRY_RUN) else f"{self._name}: {status}", now
+        )
 
     def _moved(self, layer: Layer, now: float) -> None:
         tally = self._tally

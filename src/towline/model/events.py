@@ -13,6 +13,8 @@ VERIFYING = "verifying sha256 digest"
 WRITING_MANIFEST = "writing manifest"
 REMOVING_UNUSED = "removing unused layers"
 SUCCESS = "success"
+DRY_RUN = "dry run"
+"""The end of one: what was told before would not change by it."""
 
 REASON = ": "
 """What stands in a status before the reason why nothing moves."""

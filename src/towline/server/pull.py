@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +12,7 @@ from aiohttp import web
 
 from towline.changes import Changes
 from towline.errors import InvalidRequest
-from towline.model.events import Failed, encode
+from towline.model.events import DRY_RUN, Failed, Progress, encode
 from towline.model.name import ModelName
 from towline.puller import Puller
 from towline.server.body import read_json
@@ -40,6 +41,9 @@ class PullRequest(msgspec.Struct):
     keep_trying: Any = None
     """Of towline's own: `true` to wait for sources for as long as the caller does."""
 
+    dry_run: Any = None
+    """Of towline's own: `true` to be told what would be fetched, with nothing stored."""
+
     def rate(self) -> float | None:
         """Bytes a second. Raises InvalidRequest."""
         return parse_rate(self.max_rate, "max_rate") if isinstance(self.max_rate, str) and self.max_rate else None
@@ -58,9 +62,9 @@ def routes(puller: Puller) -> list[web.RouteDef]:
     async def pull(request: web.Request) -> web.StreamResponse:
         deadline = asyncio.get_running_loop().time() + HOLD_BACK
         wanted = await read_json(request, PullRequest, EXAMPLE)
-        keep_trying = wanted.keep_trying is True
-        watcher = puller.join(wanted.wanted(), max_rate=wanted.rate(), keep_trying=keep_trying)
+        watcher = _begun(puller, wanted)
         interleave, once = wanted.interleave is True, wanted.stream is False
+        answer = _tell_once if wanted.dry_run is True else _answer_once
         del wanted  # which may hold a lot, for as long as the pull takes
         # Whatever ends this, a client that left included (the handler is cancelled then), the watcher is closed once;
         # the last watcher that goes stops the download.
@@ -68,7 +72,7 @@ def routes(puller: Puller) -> list[web.RouteDef]:
             watcher.interleave = interleave
             changes = Changes(watcher)
             if once:
-                return await _answer_once(watcher, changes)
+                return await answer(watcher, changes)
             await _hold_back(watcher, changes, deadline)
             return await _stream(request, watcher, changes)
         finally:
@@ -77,12 +81,36 @@ def routes(puller: Puller) -> list[web.RouteDef]:
     return [web.post("/api/pull", pull)]
 
 
+def _begun(puller: Puller, wanted: PullRequest) -> Watcher:
+    name, max_rate, keep_trying = wanted.wanted(), wanted.rate(), wanted.keep_trying is True
+    if wanted.dry_run is True:
+        return puller.dry_run(name, keep_trying=keep_trying)
+    return puller.join(name, max_rate=max_rate, keep_trying=keep_trying)
+
+
 async def _answer_once(watcher: Watcher, changes: Changes) -> web.Response:
     while not watcher.finished:
         await changes.wait(1.0)
     if watcher.error is not None:
         raise watcher.error
     return web.Response(body=b'{"status":"success"}', content_type="application/json")
+
+
+async def _tell_once(watcher: Watcher, changes: Changes) -> web.Response:
+    """What a dry run tells of the layers, added up."""
+    layers = {event.digest: event async for event in _progress(changes)}.values()
+    if watcher.error is not None:
+        raise watcher.error
+    total, completed = sum(layer.total for layer in layers), sum(layer.completed for layer in layers)
+    body = {"status": DRY_RUN, "total": total, "completed": completed}
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+
+async def _progress(changes: Changes) -> AsyncIterator[Progress]:
+    async for events in changes.batches():
+        for event in events:
+            if isinstance(event, Progress):
+                yield event
 
 
 async def _hold_back(watcher: Watcher, changes: Changes, deadline: float) -> None:

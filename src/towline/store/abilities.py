@@ -57,14 +57,16 @@ def takes_colons(folder: Confined) -> bool:
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Bytes of disk that are free there; None where that is not told. Raises FileNotFoundError."""
-    try:
-        disk = os.statvfs(folder)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        return None
-    return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
+    """Bytes of disk that are free there, or where the folder would be made; None where that is not told."""
+    for place in (folder, *folder.parents):
+        try:
+            disk = os.statvfs(place)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+        return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
+    return None
 
 
 def _lock(file: int, _: Confined, __: Confined) -> None:

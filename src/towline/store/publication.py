@@ -114,6 +114,19 @@ class Publication:
         self._doubtful = [blob for blob in look.doubtful if blob not in absent]
         return [blob for blob in self._manifest.blobs if blob in absent]
 
+    def lacking(self, check: Callable[[], None]) -> list[Descriptor]:
+        """What `missing` and the rechecks would come to, by a look alone: nothing is written, and no entering needed.
+
+        Blobs whose bytes may have changed are hashed; `check` is called all the time then, and may raise.
+        """
+        self._demand_room(self._layout.manifest(self._name))
+        look = self._verified.look(self._manifest.blobs)
+        for blob in look.absent:
+            self._demand_room(self._layout.blob(blob.digest))
+        wrong = [blob for blob in look.doubtful if not Recheck(blob, self._layout.blob(blob.digest)).run(check)]
+        lacking = {*look.absent, *wrong}
+        return [blob for blob in self._manifest.blobs if blob in lacking]
+
     def rechecks(self) -> list[Recheck]:
         """Of the blobs that are here, those whose bytes may have changed: to be run, each, and told to `settle`."""
         return [Recheck(blob, self._layout.blob(blob.digest)) for blob in self._doubtful]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,8 @@ from towline.store.unused import Unused
 from towline.store.verified import Verified
 
 __all__ = ["Store", "StoredModel"]
+
+_NO_PLACE = "the store at {} cannot be made there; set OLLAMA_MODELS to a folder"
 
 
 class Store:
@@ -55,7 +58,7 @@ class Store:
         try:
             self._make_folders()
         except (FileNotFoundError, NotADirectoryError, FileExistsError):
-            raise StoreError(f"the store at {self.root} cannot be made there; set OLLAMA_MODELS to a folder") from None
+            raise StoreError(_NO_PLACE.format(self.root)) from None
         except OSError as error:
             raise StoreError(f"the store at {self.root} cannot be used: {store_error(error)}") from None
         rekey(self._layout)
@@ -140,6 +143,18 @@ class Store:
         with self._preparing:
             if not self._prepared:
                 self._prepare()
+        return self._publication(name, manifest)
+
+    def outlook(self, name: ModelName, manifest: Manifest) -> Publication:
+        """What it would take to bring a model in: to be looked at, not to be entered. Nothing is written. Raises
+        StoreError where there can be no store.
+        """
+        there = next(place for place in (self.root, *self.root.parents) if os.path.lexists(place))
+        if not there.is_dir():
+            raise StoreError(_NO_PLACE.format(self.root))
+        return self._publication(name, manifest)
+
+    def _publication(self, name: ModelName, manifest: Manifest) -> Publication:
         return Publication(
             self._layout,
             name,
