@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -54,3 +57,35 @@ def test_a_registry_that_was_about_to_answer_is_not_given_up_after_a_sleep(
     asleep.start()
     daemon.pull(name, model=model)
     asleep.join()
+
+
+CLIENT = """
+import sys
+from towline.cli import daemon
+from towline.cli.address import Address
+
+daemon.SILENCE = float(sys.argv[2])
+for event in daemon.Daemon(Address(port=int(sys.argv[1])), daemon.Info("1", "/store", "1:1")).pull("llama3.2"):
+    print(event.status, flush=True)
+"""
+
+
+def test_a_command_does_not_call_the_daemon_dead_that_slept_beside_it() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        arguments = [sys.executable, "-c", CLIENT, str(listener.getsockname()[1]), str(PATIENCE)]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client:
+            connection, _ = listener.accept()
+            with connection:
+                request = b""
+                while not request.endswith(b"}"):
+                    request += connection.recv(65536)
+                connection.sendall(head + b'{"status": "pulling manifest"}\n')
+                assert client.stdout
+                assert client.stdout.readline() == "pulling manifest\n"
+                time.sleep(0.3)  # it waits for the next line
+                sleeps(client.pid)
+                time.sleep(0.3)  # the daemon wakes up later
+                connection.sendall(b'{"status": "success"}\n')
+            out, err = client.communicate(timeout=20)
+    assert (client.returncode, out) == (0, "success\n"), err

@@ -18,6 +18,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from towline.cli import patience
 from towline.cli.address import Address
 from towline.cli.text import one_line
 from towline.errors import TowlineError
@@ -185,8 +186,16 @@ def _introduced(address: Address, timeout: float) -> Daemon:
 
 
 def _ask(
-    connection: HTTPConnection, address: Address, method: str, path: str, request: Mapping[str, object] | None = None
+    connection: HTTPConnection,
+    address: Address,
+    method: str,
+    path: str,
+    request: Mapping[str, object] | None = None,
+    *,
+    silence: float = 0.0,
 ) -> HTTPResponse:
+    """The head of the answer. `silence`: seconds for each piece of it, rather than those of the connection."""
+    patience.connect(connection, silence or connection.timeout or ANSWER)
     headers = {"Authorization": address.authorization} if address.authorization else {}
     body = None
     if request is not None:
@@ -207,10 +216,7 @@ def _decoded(response: HTTPResponse, limit: int, kind: type[T]) -> T:
 def _pull(
     connection: HTTPConnection, address: Address, request: Mapping[str, object], silence: float, end: Event
 ) -> Generator[Event, None, None]:
-    connection.connect()
-    connection.sock.settimeout(silence)
-    _notice_a_dead_machine(connection.sock)
-    response = _ask(connection, address, "POST", "/api/pull", request)
+    response = _ask(connection, address, "POST", "/api/pull", request, silence=silence)
     if response.status != 200:
         raise TowlineError(_sentence(response) or f"the daemon at {address.url} {_refusal(response)}")
     event: Event | None = None
@@ -234,14 +240,6 @@ def _rounded(events: Generator[Event, None, None]) -> Generator[Event, None, Non
             yield replace(last, completed=last.total)
         last = now
         yield event
-
-
-def _notice_a_dead_machine(sock: socket.socket) -> None:
-    """Has the system ask it now and then, so that one that is gone is an error within two minutes."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 6)):
-        if hasattr(socket, name):  # not every system has all of them
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _event(line: bytes) -> Event | None:
