@@ -65,7 +65,9 @@ def configure(
     for each in filters:
         handler.addFilter(each)
     handler.setFormatter(_formatter(form, secrets, colors=stream is not None and stream.isatty()))
-    logging.basicConfig(level=level if level == logging.DEBUG else logging.WARNING, handlers=[handler], force=True)
+    logging.basicConfig(
+        level=level if level == logging.DEBUG else max(level, logging.WARNING), handlers=[handler], force=True
+    )
     logging.getLogger("towline").setLevel(level)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # it would print what could not be logged, unredacted

@@ -5,6 +5,7 @@ Settings are read once, at the start of a process, and passed down; nothing belo
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -245,8 +246,8 @@ class Settings:
 
     log: str = "text"
     """The form of the daemon's log: `text`, or `json`, an object a line (TOWLINE_LOG)."""
-    debug: bool = False
-    """Log every request, and what libraries tell (OLLAMA_DEBUG)."""
+    log_level: int = logging.INFO
+    """What the daemon logs, and from `logging.DEBUG` every request and what libraries tell (OLLAMA_DEBUG)."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """What the environment holds that no log may show."""
 
@@ -270,7 +271,7 @@ class Settings:
                 given[name] = _switch(f"TOWLINE_{name.upper()}", text)
         if log := read("TOWLINE_LOG"):
             given["log"] = _log_form(log)
-        given["debug"] = flag("OLLAMA_DEBUG", environ)
+        given["log_level"] = _log_level(read("OLLAMA_DEBUG"))
         given["secrets"] = secrets_in(environ)
         for name, (low, high) in _INTEGERS.items():
             if text := read(f"TOWLINE_{name.upper()}"):
@@ -300,6 +301,17 @@ def _log_form(text: str) -> str:
     if text.lower() not in ("text", "json"):
         raise InvalidRequest(f"TOWLINE_LOG is {shown(text)}, but takes text or json")
     return text.lower()
+
+
+def _log_level(text: str) -> int:
+    """Reads OLLAMA_DEBUG as Ollama does: a number counts levels, up from INFO to more or below zero to less.
+
+    >>> [logging.getLevelName(_log_level(text)) for text in ("", "0", "false", "1", "true", "2", "-1", "-2")]
+    ['INFO', 'INFO', 'INFO', 'DEBUG', 'DEBUG', 'DEBUG', 'WARNING', 'ERROR']
+    """
+    if re.fullmatch(r"[+-]?\d{1,9}", text, re.ASCII):
+        return min(max(logging.INFO - 10 * int(text), logging.DEBUG), logging.ERROR)
+    return logging.INFO if text.lower() in ("", *OFF) else logging.DEBUG
 
 
 def _whole_number(name: str, text: str, low: int, high: int) -> int:

@@ -79,8 +79,9 @@ def test_text_says_the_same(daemon: Daemon, registry: FaultRegistry) -> None:
     assert registry.host in ends
 
 
-def test_debug_tells_of_every_request(daemon_factory: DaemonFactory) -> None:
-    daemon = daemon_factory(environment={"TOWLINE_LOG": "json", "OLLAMA_DEBUG": "1"})
+@pytest.mark.parametrize("debug", ["1", "2"])
+def test_debug_tells_of_every_request(daemon_factory: DaemonFactory, debug: str) -> None:
+    daemon = daemon_factory(environment={"TOWLINE_LOG": "json", "OLLAMA_DEBUG": debug})
     daemon.request("GET", "/api/tags?token=none")
     daemon.request("GET", "/nothing")
     asked = [(entry["path"], entry["status"]) for entry in entries(daemon) if entry["event"] == "request"]
@@ -90,6 +91,14 @@ def test_debug_tells_of_every_request(daemon_factory: DaemonFactory) -> None:
 def test_without_debug_requests_are_not_told(daemon: Daemon) -> None:
     daemon.request("GET", "/api/tags")
     assert len(daemon.output.splitlines()) == 1
+
+
+def test_less_than_nothing_of_debug_tells_of_troubles_alone(
+    daemon_factory: DaemonFactory, registry: FaultRegistry
+) -> None:
+    daemon = daemon_factory(environment={"OLLAMA_DEBUG": "-1"})
+    daemon.pull(registry.add(generate(SIZE), "library/tiny"))
+    assert daemon.output == ""
 
 
 @pytest.mark.parametrize(("setting", "served"), [("", False), ("0", False), ("1", True)])

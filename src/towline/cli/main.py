@@ -39,6 +39,8 @@ environment:
   OLLAMA_MODELS    the store (default: ~/.ollama/models)
   OLLAMA_HOST      the server that is meant, and where serve listens
   TOWLINE_MIRRORS  host=endpoint,... to ask instead of a registry
+  TOWLINE_LOG      json writes the log of serve as objects, one a line
+  OLLAMA_DEBUG     1 has serve log every request
   TOWLINE_DEBUG    1 shows where an error comes from
 """
 

@@ -29,7 +29,7 @@ def configure(settings: Settings) -> None:
     """May be called again."""
     logs.configure(
         sys.stderr,
-        level=logging.DEBUG if settings.debug else logging.INFO,
+        level=settings.log_level,
         form=settings.log,
         secrets=settings.secrets,
         filters=[_OnlyOurFaults()],
