@@ -10,7 +10,7 @@ import pytest
 from tests.support.models import Model, generate
 from tests.support.pulling import Pulling
 from tests.support.registry import FaultRegistry
-from tests.transfer.records import written_records
+from tests.transfer.old_journal import written_records
 from towline.store.layout import Layout
 from towline.store.locks import FileLock
 

@@ -17,7 +17,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.transfer.records import written_records
+from tests.transfer.old_journal import written_records
 from towline.model.checksums import BLOCK_BYTES, TABLE_AT, Checksums, blocks_in, checksum
 from towline.model.digest import Digest
 from towline.transfer.journal import Journal, journaled_bytes

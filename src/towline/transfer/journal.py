@@ -40,7 +40,7 @@ from towline.model.checksums import (
     word,
 )
 from towline.model.digest import Digest
-from towline.transfer import disk, records
+from towline.transfer import disk, old_journal
 from towline.transfer.recovered import Block, Recovered
 
 _PIECE = struct.Struct("<QIIQ")
@@ -102,8 +102,8 @@ class Journal:
             sums = decode_table(raw[TABLE_AT:], self._size)
             recovered = Recovered(self._size, sums, self._told(raw, sums))
             self._go_on_from(recovered)
-        elif records.are_in(raw, self._size, self._digest):
-            recovered = Recovered(self._size, pieces=records.recorded(raw, self._size))
+        elif old_journal.are_in(raw, self._size, self._digest):
+            recovered = Recovered(self._size, pieces=old_journal.recorded(raw, self._size))
             self._go_on_from(recovered)
             self._rewrite(recovered)
         else:
@@ -264,8 +264,8 @@ def journaled_bytes(path: AnyPath, size: int, digest: Digest) -> int:
         raw = _read(path, TABLE_AT)
         if _is_of(raw, size, digest):
             return min(int.from_bytes(raw[KNOWN_AT:], "little"), size)
-        if records.are_in(raw, size, digest):
-            return min(records.recorded_bytes(_read(path)), size)
+        if old_journal.are_in(raw, size, digest):
+            return min(old_journal.recorded_bytes(_read(path)), size)
     except OSError:
         pass
     return 0
