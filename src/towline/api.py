@@ -58,8 +58,8 @@ def pull(name: str, *, models: str | os.PathLike[str] | None = None) -> Model:
     An interrupted pull (Ctrl-C too) keeps what has arrived, and the next one goes on from there. May be called from
     several threads at once: pulls that share layers share their download.
 
-    Raises InvalidName, NotFound, RegistryError, TransferError or StoreError, all of them TowlineError. NotFound also
-    for a model that has no single file of weights.
+    Raises InvalidName, NotFound, RegistryError, TransferError, StoreError or Starved, all of them TowlineError.
+    NotFound also for a model that has no single file of weights, InvalidRequest for a setting that cannot be.
 
         >>> import towline
         >>> model = towline.pull("smollm2:135m")           # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Everything towline raises on purpose.
+"""What towline raises on purpose.
 
     TowlineError
     ├── InvalidName          a model name that breaks a rule of the format
@@ -17,6 +17,10 @@
     ├── Starved              the machine has no thread or memory to spare, for the moment
     └── Cancelled            nobody waits for the result any longer
 
+    OSError
+    └── Obstructed           something else stands in the place of towline's own file or folder
+
+The second kind is raised where the system raises its own errors of files; `store_error` makes a `StoreError` of either.
 Each error's text is one sentence for the person who sees it: what is wrong and what to do. No text holds a
 credential, the query of a URL, or a path outside the store. None of them knows HTTP: the server maps them to a
 status in one place.

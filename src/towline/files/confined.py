@@ -320,7 +320,7 @@ def rename(source: AnyPath, target: AnyPath) -> None:
 
 
 def names_in(path: Confined) -> list[str]:
-    """What is in a folder; nothing where there is none, or something else. Raises OSError."""
+    """What is in a folder. Raises OSError, also where there is none, or something else."""
     with at(path / ".") as (folder, _):
         listed = os.open(".", _LIST, dir_fd=folder)
     try:

@@ -25,7 +25,9 @@ from towline.store.layout import Layout
 _ROOTS = ("manifests", "manifests-v2")
 _DIGESTS = re.compile(rb"sha256[:-]([0-9a-f]{64})")
 _MOST_BYTES = 64 << 20
-"""Of a manifest: one with 38,000 layers takes ten."""
+"""Of a manifest: sixteen times what towline takes itself, as another program may have brought a larger one, and what is
+not read may name anything.
+"""
 
 _BEING_WRITTEN = 3600.0
 """Seconds for which a manifest that breaks off counts as one that an Ollama is writing: it writes them in place."""
