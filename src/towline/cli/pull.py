@@ -44,7 +44,7 @@ examples:
   towline pull mistral:7b-instruct nomic-embed-text
   towline pull registry.example:5000/team/model:v2
   towline pull --max-rate 20MB/s llama3.2
-  towline pull --dry-run llama3.2    what would be fetched, and nothing stored
+  towline pull --dry-run llama3.2   what would be fetched, with nothing stored
   towline pull --host https://models.example llama3.2
   towline pull --json llama3.2      events for programs, a JSON object a line
 """
