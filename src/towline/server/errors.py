@@ -62,7 +62,8 @@ def refusal(error: BaseException, request: web.Request) -> Refused:
         return _from_aiohttp(error, request)
     for kind, status, code in _KINDS:
         if isinstance(error, kind):
-            return Refused(status, redact(str(error), request.app[SECRETS]), code=code)
+            secrets = request.app[SECRETS]
+            return Refused(status, redact(str(error), secrets), code=code)
     if what := shortage.what_is_short(error):
         shortage.tell(what)
         return Refused(503, shortage.sentence(what), code="TOOMANYREQUESTS")
