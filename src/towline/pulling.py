@@ -149,7 +149,10 @@ class Pull:
             Wanted(
                 blob.digest,
                 blob.size,
-                [self._registry.source(place, resolved.name, blob, resolved.served) for place in resolved.endpoints],
+                [
+                    self._registry.source(place, resolved.name, blob, resolved.served, self.patience)
+                    for place in resolved.endpoints
+                ],
                 publication.staged(blob),
             )
             for blob in missing

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
 import pytest
 
 from tests.support import faults
-from tests.support.exchanges import blob, manifest
+from tests.support.exchanges import Match, blob, manifest, path
 from tests.support.models import Model, crowd, generate
 from tests.support.pulling import Pulling
 from tests.support.registry import FaultRegistry
-from towline.errors import Starved
+from towline.errors import NotFound, Starved
 from towline.model.events import SUCCESS, Status
+from towline.model.manifest import OCI_INDEX, OCI_MANIFEST
 from towline.model.name import ModelName
+from towline.registry import race
+from towline.settings import Mirror
 
 PATIENCE = 1.5
 
@@ -135,3 +139,84 @@ def test_a_manifest_that_drips_is_given_up(registry: FaultRegistry, store_path: 
     registry.fail(manifest(), faults.Slow(10.0), times=None)
     with Pulling(store_path, stall_timeout=PATIENCE) as pulling:
         assert registry.host in str(pulling.fail(name))
+
+
+@pytest.fixture
+def mirrors(registry: FaultRegistry, blob_host: FaultRegistry) -> tuple[Mirror, ...]:
+    return (Mirror("models.example", registry.url), Mirror("models.example", blob_host.url))
+
+
+NAMED = "models.example/library/tiny"
+
+
+def test_a_mirror_may_think_for_most_of_the_patience_though_there_are_others(
+    registry: FaultRegistry, blob_host: FaultRegistry, store_path: Path, model: Model, mirrors: tuple[Mirror, ...]
+) -> None:
+    registry.add(model, "library/tiny")
+    blob_host.stop()
+    rule = registry.fail(manifest(), faults.Delay(2.5), times=None)
+    with Pulling(store_path, stall_timeout=4.0, mirrors=mirrors) as pulling:
+        pulling.pull(NAMED, model)
+    assert rule.hits == 1
+
+
+def test_what_a_mirror_does_not_have_is_not_found_though_another_never_answers(
+    registry: FaultRegistry, store_path: Path, model: Model, mirrors: tuple[Mirror, ...]
+) -> None:
+    registry.fail(manifest(), faults.Stall(), times=None)
+    with Pulling(store_path, stall_timeout=PATIENCE, mirrors=mirrors) as pulling:
+        assert isinstance(pulling.fail(NAMED), NotFound)
+
+
+@pytest.mark.parametrize("asked", [manifest(), path("/blobs/"), path("^/data/")], ids=["manifest", "blob", "blob host"])
+def test_a_pull_that_keeps_trying_leaves_alone_who_thinks_for_longer_than_the_patience(
+    registry: FaultRegistry, blob_host: FaultRegistry, store_path: Path, model: Model, asked: Match
+) -> None:
+    name = registry.add(model, "library/tiny")
+    registry.redirect_blobs_to(blob_host)
+    rules = [each.fail(asked, faults.Delay(2.5), times=None) for each in (registry, blob_host)]
+    with Pulling(store_path, stall_timeout=1.0, keep_trying=True, connections_per_blob=1) as pulling:
+        pulling.pull(name, model)
+    assert all(rule.hits <= len(model.blobs) for rule in rules)
+
+
+@pytest.mark.parametrize("kind", ["index", "pin"])
+def test_two_questions_may_each_think_for_most_of_the_patience(
+    registry: FaultRegistry, store_path: Path, model: Model, kind: str
+) -> None:
+    name = registry.add(model, "library/tiny")
+    if kind == "index":
+        registry.put_manifest("library/tiny", "latest", index_of(model), OCI_INDEX)
+    else:
+        registry.fail(lambda exchange: exchange.reference.startswith("sha256:"), faults.Status(404), times=None)
+        name = f"{name}@{model.digest}"
+    registry.fail(manifest(), faults.Delay(1.6), times=None)
+    with Pulling(store_path, stall_timeout=2.6) as pulling:
+        pulling.pull(name)
+    assert len(registry.exchanges(manifest())) == 2
+
+
+def test_an_index_that_comes_again_and_again_renews_no_patience(
+    registry: FaultRegistry, store_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race, "_LONGEST_PAUSE", 0.2)
+    name = registry.add(model, "library/tiny")
+    registry.put_manifest("library/tiny", "latest", index_of(model) + b" " * 5000, OCI_INDEX)
+    registry.fail(lambda exchange: exchange.reference.startswith("sha256:"), faults.Status(503), times=None)
+    with Pulling(store_path, stall_timeout=PATIENCE) as pulling:
+        assert "status 503" in str(pulling.fail(name))
+
+
+def test_who_has_not_answered_a_second_question_is_named(
+    registry: FaultRegistry, store_path: Path, model: Model
+) -> None:
+    name = registry.add(model, "library/tiny")
+    registry.put_manifest("library/tiny", "latest", index_of(model), OCI_INDEX)
+    registry.fail(manifest(), faults.Stall(), times=None, skip=1)
+    with Pulling(store_path, stall_timeout=PATIENCE) as pulling:
+        assert f"{registry.host} does not answer" in str(pulling.fail(name))
+
+
+def index_of(model: Model) -> bytes:
+    entry = {"mediaType": OCI_MANIFEST, "digest": str(model.digest), "size": len(model.manifest)}
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).encode()

@@ -21,8 +21,9 @@ from tests.support.exchanges import manifest, token
 from tests.support.listener import unused_port
 from tests.support.models import Model, tiny
 from tests.support.registry import FaultRegistry
+from towline import threads
 from towline._version import __version__
-from towline.errors import Cancelled, InvalidManifest, NotFound, RegistryError
+from towline.errors import Cancelled, InvalidManifest, NotFound, RegistryError, Starved
 from towline.model.digest import Digest
 from towline.model.manifest import DOCKER_INDEX, DOCKER_MANIFEST, MAX_MANIFEST_BYTES, OCI_INDEX, OCI_MANIFEST
 from towline.model.name import ModelName
@@ -186,6 +187,25 @@ class TestAsking:
 
 
 class TestManifests:
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b"nonsense",
+            MODEL.with_manifest(config=None).manifest,
+            MODEL.with_manifest(config={"digest": "sha256:x", "size": 1}).manifest,
+            index(MODEL.manifest, OTHER.manifest),
+            b'{"detail":' * 900 + b"1" + b"}" * 900,
+            b"{}" + b" " * MAX_MANIFEST_BYTES,
+        ],
+        ids=lambda raw: repr(raw)[:30],
+    )
+    def test_what_is_none_is_told_with_the_model_and_who_sent_it(
+        self, resolve: Resolve, registry: FaultRegistry, raw: bytes
+    ) -> None:
+        registry.put_manifest("library/tiny", "latest", raw)
+        sentence = refused(resolve, kind=InvalidManifest)
+        assert sentence.startswith(f"cannot pull {registry.host}/library/tiny:latest: {registry.host} ")
+
     def test_a_web_page_is_told_as_one(self, resolve: Resolve, registry: FaultRegistry) -> None:
         registry.fail(manifest(), faults.web_page())
         assert "web page" in refused(resolve, kind=InvalidManifest)
@@ -558,6 +578,85 @@ class TestMirrors:
     ) -> None:
         registry.stop()
         assert resolve("models.example/library/tiny", mirrors=mirrors).manifest.raw == MODEL.manifest
+
+    def test_one_that_thinks_is_left_alone_while_the_next_is_asked_beside_it(
+        self, resolve: Resolve, registry: FaultRegistry, blob_host: FaultRegistry, mirrors: tuple[Mirror, ...]
+    ) -> None:
+        thinks = faults.Stall()
+        rule = registry.fail(manifest(), thinks, times=None)
+        blob_host.fail(manifest(), faults.Status(503, retry_after=3600), times=None)
+
+        def release() -> None:
+            blob_host.wait_for(manifest())
+            thinks.release()
+
+        releasing = threading.Thread(target=release)
+        releasing.start()
+        resolved = resolve("models.example/library/tiny", mirrors=mirrors, stall_timeout=4.0)
+        releasing.join()
+        assert resolved.endpoints[0].base == registry.url
+        assert rule.hits == 1
+
+    def test_whoever_thinks_is_left_once_another_one_has_answered(
+        self, resolve: Resolve, registry: FaultRegistry, mirrors: tuple[Mirror, ...]
+    ) -> None:
+        registry.fail(manifest(), faults.Stall(), times=None)
+        assert resolve("models.example/library/tiny", mirrors=mirrors, stall_timeout=2.0).manifest.raw == MODEL.manifest
+        registry.wait_idle()
+        assert not [thread.name for thread in threading.enumerate() if thread.name == "towline-ask"]
+
+    def test_cancelling_ends_all_requests_that_are_under_way(
+        self, client_factory: Callable[..., Registry], registry: FaultRegistry, blob_host: FaultRegistry, mirrors: Any
+    ) -> None:
+        for each in (registry, blob_host):
+            each.fail(manifest(), faults.Stall(), times=None)
+        client = client_factory(mirrors=mirrors, stall_timeout=2.0)
+        asked = functools.partial(blob_host.wait_for, manifest())
+        with client.call() as call, cancelled_after(call, asked), pytest.raises(Cancelled):
+            client.resolve(call, ModelName.parse("models.example/library/tiny"))
+        for each in (registry, blob_host):
+            each.wait_idle()
+
+    def test_one_that_asks_to_wait_holds_up_no_other(
+        self, resolve: Resolve, registry: FaultRegistry, blob_host: FaultRegistry, mirrors: tuple[Mirror, ...]
+    ) -> None:
+        registry.fail(manifest(), faults.Status(429, retry_after=3600), times=None)
+        blob_host.fail(manifest(), faults.Close(), times=1)
+        resolved = resolve("models.example/library/tiny", mirrors=mirrors)
+        assert resolved.endpoints[0].base == blob_host.url
+        assert len(registry.exchanges()) == 1
+
+    def test_without_a_thread_to_spare_whoever_thinks_may_still_answer(
+        self,
+        resolve: Resolve,
+        registry: FaultRegistry,
+        mirrors: tuple[Mirror, ...],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        thinks = faults.Stall()
+        registry.fail(manifest(), thinks, times=None)
+        real, asked = threads.start, threading.Event()
+
+        def start_one(target: Callable[[], None], name: str) -> threading.Thread:
+            if not asked.is_set():
+                asked.set()
+                return real(target, name)
+            thinks.release()
+            raise Starved("none")
+
+        monkeypatch.setattr(threads, "start", start_one)
+        resolved = resolve("models.example/library/tiny", mirrors=mirrors, stall_timeout=4.0)
+        assert resolved.endpoints[0].base == registry.url
+
+    def test_without_a_thread_for_the_first_it_is_told(
+        self, resolve: Resolve, mirrors: tuple[Mirror, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def start(target: Callable[[], None], name: str) -> threading.Thread:
+            raise Starved("none")
+
+        monkeypatch.setattr(threads, "start", start)
+        with pytest.raises(Starved):
+            resolve("models.example/library/tiny", mirrors=mirrors)
 
     def test_where_none_has_it_and_one_said_so_it_is_not_found(
         self, resolve: Resolve, registry: FaultRegistry, blob_host: FaultRegistry, mirrors: tuple[Mirror, ...]

@@ -24,7 +24,7 @@ _PHASES = (
 _PULLING = 1
 _OPTIONAL = {"removing unused layers"}
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64}|model)")
-_WAITING = re.compile(r": waiting for [^\n]+")
+_WAITING = re.compile(r": waiting(?: for|, as) [^\n]+")
 _TENSOR = "application/vnd.ollama.image.tensor"
 WHOLE_MODEL = "sha256:model"
 """What stands for the digest where a model of thousands of tensors is told as one."""

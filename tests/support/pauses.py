@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from towline.registry import client
+from towline.registry import race
 from towline.transfer import supplier
 
 
@@ -12,4 +12,4 @@ from towline.transfer import supplier
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fifth of the first pause after a failure; each further one doubles as ever."""
     monkeypatch.setattr(supplier, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(client, "_FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(race, "FIRST_PAUSE", 0.05)

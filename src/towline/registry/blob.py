@@ -12,6 +12,7 @@ from typing import Self
 
 from towline.errors import RegistryError, SourceBusy, SourceError, SourceGone, SourceLied
 from towline.model.manifest import Descriptor
+from towline.patience import Patience
 from towline.registry.access import Access, Asking, Place, check_status
 from towline.registry.endpoints import Endpoint
 from towline.registry.response import Response
@@ -30,8 +31,8 @@ class RegistryBlob:
     """A `BlobSource`: ranges of one blob from one endpoint, which may redirect to a host with a signed address.
 
     The address is kept until it fails in any way, then asked for again: such signatures expire in the middle of a
-    download, and hosts die. `allowance` is how long a request may take to its first byte, in seconds; half of it is how
-    long the body may be silent after that. `served` are the hosts that have sent something to whoever wants the blob.
+    download, and hosts die. A request may take all the `patience` to its first byte; half of it is how long the body
+    may be silent after that. `served` are the hosts that have sent something to whoever wants the blob.
     """
 
     def __init__(
@@ -40,13 +41,13 @@ class RegistryBlob:
         endpoint: Endpoint,
         repository: str,
         blob: Descriptor,
-        allowance: float,
+        patience: Patience,
         served: set[str] | None = None,
     ) -> None:
         self.name = endpoint.shown
         self.ranged = True
         self.blob = blob
-        self.allowance = allowance
+        self.patience = patience
         self.served: set[str] = served if served is not None else set()
         self._access = access
         self._endpoint = endpoint
@@ -78,7 +79,7 @@ class RegistryBlob:
         headers = {"Accept-Encoding": "identity"}
         if self.ranged:
             headers["Range"] = f"bytes={stream.start}-{stream.stop - 1}"
-        allowance = Allowance(self.allowance)
+        allowance = Allowance.by(self.patience)
         asking = Asking(stream.call, self._endpoint, self._repository, headers, allowance, self.served)
         answer = self._from_kept_address(asking, stream) or self._from_registry(asking, stream)
         if answer.response.status != 416:
@@ -230,7 +231,7 @@ class RangeStream:
 
     def _begin(self) -> Answer:
         answer = self._source.ask(self)
-        answer.response.allow_silence(self._source.allowance / 2)
+        answer.response.allow_silence(self._source.patience.seconds / 2)
         return answer
 
     def _receive(self, answer: Answer, room: memoryview) -> int | None:

@@ -277,10 +277,10 @@ class Call:
         if self._cancelled:
             raise Cancelled("the download was stopped")
 
-    def wait(self, seconds: float) -> None:
-        """Sleeps; raises Cancelled at once when another thread cancels."""
+    def wait(self, seconds: float, interrupted: threading.Event) -> None:
+        """Waits for the event, at most so long; raises Cancelled at once when another thread cancels, which sets it."""
         with self._lock:
-            interrupted = self._interrupted = threading.Event()
+            self._interrupted = interrupted
         self.check()
         interrupted.wait(seconds)
         self.check()

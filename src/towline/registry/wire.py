@@ -7,7 +7,9 @@ import socket
 import time
 from collections.abc import Callable
 from http.client import HTTPException
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
+
+from towline.patience import Patience
 
 TICK = 0.5
 """Seconds that one wait takes at most: a longer silence is told in between."""
@@ -33,6 +35,10 @@ SLOWEST = 1024.0
 """Bytes a second: what comes slower than that is a drip, and no answer."""
 
 
+LONGEST_THOUGHT = 3600.0
+"""Seconds to an answer for a pull that waits for as long as it takes: what hangs for longer is asked anew."""
+
+
 class Allowance:
     """How long the answer to one question is waited for, in seconds; what comes meanwhile does not renew it by itself.
 
@@ -43,6 +49,11 @@ class Allowance:
 
     def __init__(self, seconds: float) -> None:
         self.left = seconds
+
+    @classmethod
+    def by(cls, patience: Patience) -> Self:
+        """For one request of a pull: all its patience, or `LONGEST_THOUGHT` where that is endless."""
+        return cls(max(patience.seconds, LONGEST_THOUGHT) if patience.endless else patience.seconds)
 
     def spend(self, seconds: float) -> None:
         """One wait took so long."""
