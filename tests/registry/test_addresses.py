@@ -84,6 +84,13 @@ class TestRace:
                 other.accept()
         assert winner == places[0]
 
+    def test_a_connection_without_a_peer_will_break(self, interrupt: socket.socket) -> None:
+        with listening() as server:
+            connection, *_ = race([at("127.0.0.1", server.getsockname()[1])], 60.0, interrupt)
+        with connection:
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+
     def test_where_all_refuse_that_is_what_is_told(self, interrupt: socket.socket) -> None:
         with pytest.raises(ConnectionRefusedError):
             race([at("127.0.0.1", unused_port()), at("127.0.0.1", unused_port())], 60.0, interrupt)

@@ -23,6 +23,10 @@ _REMEMBERED = 600.0
 """Seconds for which it counts how an address fared: RFC 8305, section 4, leaves it to the client; a network changes."""
 
 _MAX_REMEMBERED = 1024
+
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""After a minute a connection without a peer breaks, also where an answer may be waited for without end."""
+
 _GOOD, _UNKNOWN, _BAD = range(3)
 
 
@@ -181,6 +185,10 @@ def _begun(address: Address) -> socket.socket:
     connection = socket.socket(address.family, address.kind, address.protocol)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            if number := getattr(socket, option, None):
+                connection.setsockopt(socket.IPPROTO_TCP, number, value)
         connection.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             connection.connect(address.place)
