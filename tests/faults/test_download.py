@@ -252,7 +252,7 @@ class TestFinal:
             (Redirect("http://127.0.0.1:99999/x"), "redirects to"),
             (Redirect("http://nowhere.example/x"), "without HTTPS"),
             (Redirect("ftp://127.0.0.1/x"), "without HTTPS"),
-            (Redirect("http://user:word@127.0.0.1/x"), "redirects to 127.0.0.1 without"),
+            (Redirect("http://user:word@127.0.0.1/x"), "redirects to 127.0.0.1 with a user"),
             (Redirect("file:///etc/passwd"), "without HTTPS"),
             (Redirect("?"), "circles"),
         ],

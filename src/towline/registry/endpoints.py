@@ -60,13 +60,11 @@ class Transport:
             return "with an impossible port"
         if parts.username is not None:
             return "with a user's name in it"
-        if not parts.hostname:
-            return "without a host"
         if parts.scheme == "https":
-            return ""
+            return "" if parts.hostname else "without a host"
         if parts.scheme != "http" or (after is not None and urlsplit(after).scheme == "https"):
             return WITHOUT_TLS
-        return "" if self.is_plain(parts.hostname, port) else WITHOUT_TLS
+        return "" if parts.hostname and self.is_plain(parts.hostname, port) else WITHOUT_TLS
 
     def is_plain(self, host: str, port: int | None) -> bool:
         """Whether plain HTTP is meant for this host."""

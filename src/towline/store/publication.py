@@ -191,12 +191,16 @@ class Publication:
             free = free_bytes(self._layout.own)
         except OSError as error:
             raise store_error(error) from None
-        need = sum(b.size - (self.staged(b).allocated if b.digest.hex in self._begun else 0) for b in missing)
+        need = sum(b.size - (self.staged(b).allocated if self.has_begun(b) else 0) for b in missing)
         if free is not None and need > free:
             raise NoSpace(
                 f"not enough space for {self._name}: {finer(need)} are needed and {finer(free)} are free; "
                 "free some space, or set OLLAMA_MODELS to a folder on a larger disk"
             )
+
+    def has_begun(self, blob: Descriptor) -> bool:
+        """Whether there was anything of the blob when it was looked whether it fits."""
+        return blob.digest.hex in self._begun
 
     def publish(self) -> list[Descriptor]:
         """Puts the blobs and then the manifest into the store, durably.
@@ -255,7 +259,7 @@ class Publication:
                 self._verified.touch(absent, self._fetched)
         clean(
             self._layout,
-            (b for b in self._manifest.blobs if b.digest in self._fetched or b.digest.hex in self._begun),
+            (b for b in self._manifest.blobs if b.digest in self._fetched or self.has_begun(b)),
         )
         return []
 
