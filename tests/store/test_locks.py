@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.test_fork import forked
-from towline.errors import StoreError
+from towline.errors import Cancelled
 from towline.store.locks import FileLock, waiting_for
 
 HOLDER = """
@@ -128,10 +129,31 @@ def test_at_no_moment_do_two_of_many_threads_hold_it(tmp_path: Path) -> None:
     assert most == 1
 
 
-def test_waiting_for_a_lock_has_an_end(tmp_path: Path) -> None:
+def test_waiting_for_a_lock_goes_on_however_long_its_holder_s_disk_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour by the clock between any two looks: also what a process sees that was stopped meanwhile."""
+    hours = itertools.count(0.0, 3600.0)
+    monkeypatch.setattr("towline.store.locks.time.monotonic", lambda: next(hours))
+    lock, looks = FileLock(tmp_path / "lock"), itertools.count()
+    assert lock.acquire()
+
+    def check() -> None:
+        if next(looks) == 5:
+            lock.release()
+
+    with waiting_for(tmp_path / "lock", check):
+        assert not lock.acquire()
+
+
+def test_waiting_for_a_lock_ends_when_nobody_waits_for_what_it_is_for(tmp_path: Path) -> None:
     lock = FileLock(tmp_path / "lock")
     assert lock.acquire()
-    with pytest.raises(StoreError, match="for too long"), waiting_for(tmp_path / "lock", timeout=0.05):
+
+    def check() -> None:
+        raise Cancelled("nobody waits")
+
+    with pytest.raises(Cancelled), waiting_for(tmp_path / "lock", check):
         pass
     lock.release()
 

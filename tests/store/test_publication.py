@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 
 from tests.support.events import check_sentence
 from tests.support.models import Blob, Model, tiny
-from tests.support.pulling import Pulling, open_files
+from tests.support.pulling import Pulling, eventually, open_files
 from tests.support.registry import FaultRegistry
 from towline.errors import NoSpace, StoreError
+from towline.files.sync import sync_file
 from towline.model.manifest import LICENSE_LAYER, Manifest
 from towline.model.name import ModelName
 from towline.store import durable, publication
+from towline.store.locks import waiting_for
 from towline.store.publication import Publication
 from towline.store.store import Store
 
@@ -77,8 +80,8 @@ class TestForeignDeletions:
         ("before", "publish"),
         ("before", "_place"),
         ("after", "_place"),
-        ("before", "_write_manifest"),
-        ("after", "_write_manifest"),
+        ("before", "_put_manifest"),
+        ("after", "_put_manifest"),
         ("before", "_absent"),
         ("before", "_placed"),
         ("after", "_placed"),
@@ -136,7 +139,7 @@ class TestForeignDeletions:
             file.write(b"more")
         pulling.pull(name, OLD)
 
-    @pytest.mark.parametrize("step", ["check_space", "fetched", "_write_manifest"])
+    @pytest.mark.parametrize("step", ["check_space", "fetched", "_put_manifest"])
     def test_a_model_whose_pins_and_blobs_are_all_deleted_is_fetched_again(
         self, registry: FaultRegistry, pulling: Pulling, once: Hook, step: str
     ) -> None:
@@ -168,7 +171,7 @@ class TestForeignDeletions:
 
     @pytest.mark.parametrize(
         ("owner", "function"),
-        [(publication, "make_folders"), (durable, "sync_folder"), (publication, "write_file")],
+        [(publication, "make_folders"), (durable, "sync_folder"), (publication, "move")],
     )
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_folders_of_manifests_that_are_removed_when_empty_are_made_again(
@@ -226,7 +229,7 @@ class TestAtomicity:
         seen: list[bool] = []
         name = registry.add(OLD, "library/tiny")
         blobs = [Path(pulling.layout.blob(blob.digest)) for blob in OLD.blobs]
-        once(publication, "write_file", before=lambda: seen.append(all(path.exists() for path in blobs)))
+        once(publication, "move", before=lambda: seen.append(all(path.exists() for path in blobs)))
         pulling.pull(name, OLD)
         assert seen == [True]
 
@@ -400,7 +403,7 @@ class TestPruning:
             for path in pulling.layout.pins.glob("*/*"):
                 path.unlink()
 
-        once(Publication, "_write_manifest", after=delete)
+        once(Publication, "_put_manifest", after=delete)
         pulling.pull(name, NEW)
         assert not any(Path(pulling.layout.blob(digest)).exists() for digest in UNUSED)
 
@@ -421,7 +424,7 @@ class TestWithoutHardLinks:
         pulling.pull(registry.add(OLD, "library/tiny"), OLD)
         pulling.pull(registry.add(NEW, "library/tiny"), NEW)
 
-    @pytest.mark.parametrize("step", ["check_space", "fetched", "_place", "_write_manifest"])
+    @pytest.mark.parametrize("step", ["check_space", "fetched", "_place", "_put_manifest"])
     def test_blobs_that_are_deleted_meanwhile_are_fetched_again(
         self, registry: FaultRegistry, pulling: Pulling, once: Hook, step: str
     ) -> None:
@@ -429,3 +432,33 @@ class TestWithoutHardLinks:
         name = registry.add(NEW, "library/tiny")
         once(Publication, step, after=delete_blobs(pulling))
         pulling.pull(name, NEW)
+
+
+class TestTheStoresLock:
+    """Publications take turns, and no slow disk of one costs another its model."""
+
+    def test_while_a_disk_takes_the_manifest_of_one_another_is_published(
+        self, registry: FaultRegistry, pulling: Pulling, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waits, goes_on, real = threading.Event(), threading.Event(), sync_file
+
+        def slow_at_first(file: int) -> None:
+            if not waits.is_set():
+                waits.set()
+                assert goes_on.wait(30)
+            real(file)
+
+        slow, other = registry.add(OLD, "library/slow"), Model.of([Blob.of(LICENSE_LAYER, "of another model")])
+        monkeypatch.setattr(durable, "sync_file", slow_at_first)
+        held = pulling.start(slow)
+        assert waits.wait(30)
+        pulling.pull(registry.add(other, "library/other"), other)
+        goes_on.set()
+        held.finish(OLD)
+
+    def test_whoever_leaves_a_pull_that_waits_for_it_ends_that(self, registry: FaultRegistry, pulling: Pulling) -> None:
+        pulling.puller.store.prepare()
+        with waiting_for(pulling.layout.lock("store")):
+            pulling.start(registry.add(OLD, "library/tiny")).until_said("writing manifest").close()
+            eventually(lambda: not pulling.puller._running, "the pull to end")
+        assert not list(pulling.layout.pins.iterdir())

@@ -119,6 +119,11 @@ class Following:
         self._until(lambda: bool(self.completed), "the manifest")
         return self
 
+    def until_said(self, words: str) -> Self:
+        """Follows until a line's status holds these words."""
+        self._until(lambda: any(words in line["status"] for line in self.lines), words)
+        return self
+
     def until_over(self) -> TowlineError | None:
         """Follows to the end; the error, if it failed."""
         self._until(lambda: self.watcher.finished, "the end of the pull")

@@ -78,16 +78,31 @@ def _stands_for(target: AnyPath, wanted: os.stat_result) -> bool:
 
 
 def write_file(path: Path, data: bytes, tmp: Confined) -> None:
-    """Writes a file durably and in one step; `tmp` is a folder on the same file system. Raises OSError.
+    """Writes a file durably and in one step; `tmp` is a folder on the same file system. Raises OSError."""
+    move(write_aside(data, tmp), path)
 
-    The folders that it stands in are made at the last moment, and again where another program removes them as empty.
-    """
+
+def write_aside(data: bytes, tmp: Confined) -> Confined:
+    """Writes a file durably in the folder `tmp`, for `move`. Raises OSError."""
     written = tmp / uuid.uuid4().hex
     try:
         with open(create_file(written), "wb") as file:
             file.write(data)
             file.flush()
             sync_file(file.fileno())
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            unlink(written)
+        raise
+    return written
+
+
+def move(written: Confined, path: Path) -> None:
+    """Puts such a file into its place, durably and in one step. Raises OSError.
+
+    The folders that it stands in are made at the last moment, and again where another program removes them as empty.
+    """
+    try:
         made = _move(written, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

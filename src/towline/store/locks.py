@@ -8,9 +8,8 @@ import fcntl
 import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from towline.errors import StoreError
 from towline.files.confined import AnyPath, Confined, create_file, make_folder, reopen_file, same_file, unlink
 from towline.store import claims
 
@@ -128,13 +127,13 @@ class FileLock:
         except OSError:
             return 0.0
 
-    def wait(self, timeout: float = 30.0) -> None:
-        """Takes a lock that others hold only for moments. Raises StoreError after `timeout` seconds, OSError."""
-        deadline = time.monotonic() + timeout
+    def wait(self, check: Callable[[], None] = lambda: None) -> None:
+        """Takes a lock that others hold for moments, or for as long as their disk takes: it is gone with its holder,
+        so there is an end. Meanwhile `check` is called again and again, and may raise. Raises OSError.
+        """
         pause = 0.001
         while not self.acquire():
-            if time.monotonic() > deadline:
-                raise StoreError("another process has been writing to the store for too long; stop it and try again")
+            check()
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
 
@@ -152,10 +151,10 @@ class FileLock:
 
 
 @contextlib.contextmanager
-def waiting_for(path: AnyPath, *, timeout: float = 30.0) -> Iterator[None]:
-    """Holds a lock that others hold only for moments; raises as `FileLock.wait` does."""
+def waiting_for(path: AnyPath, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds a lock that others hold too: see `FileLock.wait`."""
     lock = FileLock(path)
-    lock.wait(timeout)
+    lock.wait(check)
     try:
         yield
     finally:

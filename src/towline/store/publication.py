@@ -27,7 +27,7 @@ from towline.model.name import ModelName
 from towline.sizes import finer
 from towline.store.abilities import free_bytes
 from towline.store.adoption import Leftovers
-from towline.store.durable import link, make_folders, write_file
+from towline.store.durable import link, make_folders, move, write_aside
 from towline.store.layout import Layout
 from towline.store.locks import FileLock, waiting_for
 from towline.store.recheck import Recheck
@@ -42,7 +42,9 @@ _WRITTEN_BACK = 120.0
 
 
 class Publication:
-    """A context manager; the pins go at its end. Every method may raise StoreError."""
+    """A context manager; the pins go at its end. Every method may raise StoreError, and what `check` raises, which is
+    called again and again while others have the store's lock.
+    """
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class Publication:
         verified: Verified,
         unused: Unused,
         leftovers: Leftovers,
+        check: Callable[[], None],
     ) -> None:
         self._layout = layout
         self._name = name
@@ -60,6 +63,7 @@ class Publication:
         self._verified = verified
         self._unused = unused
         self._leftovers = leftovers
+        self._check = check
         ticket = uuid.uuid4().hex
         self._pins = layout.pinned(ticket)
         self._lock = FileLock(layout.lock(f"pull-{ticket}"))
@@ -74,7 +78,7 @@ class Publication:
         self._demand_room(self._layout.manifest(self._name))
         self._held.__enter__()
         try:
-            self._lock.wait()  # a sweep takes it for a moment, to see whether anybody has it
+            self._lock.wait(self._check)  # a sweep takes it for a moment, to see whether anybody has it
             make_folder(self._pins)
         except BaseException as error:
             self._lock.release()
@@ -138,7 +142,7 @@ class Publication:
         blob, seen = recheck.blob, recheck.stamp
         try:
             if right and seen is not None:
-                with waiting_for(self._layout.lock("store")):
+                with waiting_for(self._layout.lock("store"), self._check):
                     self._verified.add({blob.digest: seen})
                 return
             if seen is not None:
@@ -222,7 +226,7 @@ class Publication:
         try:
             if absent := self._removed():
                 self._place(absent)
-                with waiting_for(self._layout.lock("store")):
+                with waiting_for(self._layout.lock("store"), self._check):
                     self._verified.touch(absent, self._fetched)
         except OSError as error:
             raise store_error(error) from None
@@ -232,7 +236,7 @@ class Publication:
         Ollama left of downloads that are whole by now. Before the first layer goes, `begin` is called.
         """
         if not self._current:
-            self._unused.remove(self._pins, begin)
+            self._unused.remove(self._pins, begin, self._check)
         self._leftovers.clear()
 
     def _publish(self) -> list[Descriptor]:
@@ -243,12 +247,9 @@ class Publication:
         missing = self._place(self._manifest.blobs)
         if missing:
             return missing
-        with waiting_for(self._layout.lock("store")):
-            path = self._layout.manifest(self._name)  # again: another process may have made it, in its spelling
-            ours = {blob.digest for blob in self._manifest.blobs}
-            self._unused.note(digests_in(_read(path) or b"") - ours, self._pins)
-            self._verified.touch(self._manifest.blobs, self._fetched)
-            self._write_manifest(path)
+        written = self._written_manifest()
+        with waiting_for(self._layout.lock("store"), self._check):
+            self._put_manifest(written)
             for _ in range(_TRIES):
                 absent = self._absent()
                 if not absent:
@@ -267,7 +268,7 @@ class Publication:
         """Makes way for what is whole by now."""
         wrong = [blob for blob in self._manifest.blobs if blob.digest in self._wrong]
         if wrong:
-            with waiting_for(self._layout.lock("store")):
+            with waiting_for(self._layout.lock("store"), self._check):
                 for blob in wrong:
                     staged = self.staged(blob)
                     here = any(has_file_itself(path, blob.size) for path in (self._pin(blob), staged.whole_path))
@@ -299,11 +300,19 @@ class Publication:
         staged = self.staged(blob)
         return staged.place(path) or staged.is_stored()
 
-    def _write_manifest(self, path: Path) -> None:
+    def _written_manifest(self) -> Confined:
         make_folders(self._layout.manifests, self._layout.root)
         tmp = self._layout.for_manifests(self._pins)
         make_folder(tmp)
-        write_file(path, self._manifest.raw, tmp)
+        return write_aside(self._manifest.raw, tmp)
+
+    def _put_manifest(self, written: Confined) -> None:
+        """Needs the store's lock, until it lasts: what only the manifest before it names may go from then on."""
+        path = self._layout.manifest(self._name)  # again: another process may have made it, in its spelling
+        ours = {blob.digest for blob in self._manifest.blobs}
+        self._unused.note(digests_in(_read(path) or b"") - ours, self._pins)
+        self._verified.touch(self._manifest.blobs, self._fetched)
+        move(written, path)
 
     def _make_last(self, path: Path) -> None:
         """A manifest that stands since a moment: whoever wrote it may have been killed before it was made to last."""

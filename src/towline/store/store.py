@@ -138,8 +138,10 @@ class Store:
         layer = model.manifest.layer(MODEL_LAYER)
         return self.blob_path(layer.digest) if layer and self.has_blob(layer.digest) else None
 
-    def publication(self, name: ModelName, manifest: Manifest) -> Publication:
-        """Begins to bring a model in. Raises StoreError."""
+    def publication(self, name: ModelName, manifest: Manifest, check: Callable[[], None] = lambda: None) -> Publication:
+        """Begins to bring a model in; `check` is called again and again while others are waited for, and may raise.
+        Raises StoreError.
+        """
         with self._preparing:
             if not self._prepared:
                 self._prepare()
@@ -162,4 +164,5 @@ class Store:
             verified=self._verified,
             unused=self._unused,
             leftovers=self._leftovers,
+            check=check,
         )

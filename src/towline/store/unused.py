@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable, Iterable
 
 from towline.errors import Starved, StoreError, store_error
-from towline.files.confined import Confined, unlink
+from towline.files.confined import Confined, open_file, rename, unlink
 from towline.files.regular import open_unlinked
 from towline.model.digest import Digest
-from towline.store.durable import write_file
 from towline.store.layout import Layout
 from towline.store.locks import waiting_for
 from towline.store.references import digests_in, references
@@ -51,12 +50,14 @@ class Unused:
             noted = self._noted()
             self._write(noted, noted.union(digests), tmp)
 
-    def remove(self, tmp: Confined, begin: Callable[[], None]) -> None:
-        """Removes those that may go by now; before the first of them, `begin` is called. Takes the store's lock."""
+    def remove(self, tmp: Confined, begin: Callable[[], None], check: Callable[[], None]) -> None:
+        """Removes those that may go by now; before the first of them, `begin` is called. Takes the store's lock;
+        `check` is called while it waits for that, and may raise.
+        """
         if self._keep or not self._noted():
             return
         try:
-            with waiting_for(self._layout.lock("store")):
+            with waiting_for(self._layout.lock("store"), check):
                 noted = self._noted()
                 left = remove(self._layout, noted, untouched_since=time.time() - SETTLED, begin=begin)
                 self._write(noted, left, tmp)
@@ -73,13 +74,17 @@ class Unused:
             return set()
 
     def _write(self, before: set[Digest], now: set[Digest], tmp: Confined) -> None:
+        """Waits for no disk: whoever holds the store's lock does not for what costs space alone where it is lost."""
         if now == before:
             return
         with contextlib.suppress(OSError):
-            if now:
-                write_file(self._layout.own / "unused", "".join(f"{digest}\n" for digest in sorted(now)).encode(), tmp)
-            else:
+            if not now:
                 unlink(self._path)
+                return
+            written = tmp / "unused"
+            with open(open_file(written, os.O_TRUNC), "wb") as file:
+                file.write("".join(f"{digest}\n" for digest in sorted(now)).encode())
+            rename(written, self._path)
 
     def _tell(self, sentence: str) -> None:
         """Warns once; from then on it is in the log for whoever looks closer."""
@@ -91,16 +96,17 @@ def remove(
     layout: Layout, candidates: Iterable[Digest], *, untouched_since: float, begin: Callable[[], None] = lambda: None
 ) -> set[Digest]:
     """Removes those of the candidates that no manifest names, and whose mtime is before `untouched_since` (of
-    `time.time`; `math.inf` for all); returns those that have to wait. Before the first goes, `begin` is called.
+    `time.time`; `math.inf` for all); returns those that have to wait, named or not: the manifests are read only where
+    one may go. Before the first goes, `begin` is called.
 
     Needs the store's lock. Raises StoreError, and removes nothing, where it cannot be told what manifests name.
     """
     present = {digest for digest in candidates if os.path.lexists(layout.blob(digest))}
-    idle = present - references(layout) if present else present
-    going = [digest for digest in sorted(idle) if _touched(layout, digest) < untouched_since]
+    settled = {digest for digest in present if _touched(layout, digest) < untouched_since}
+    going = sorted(settled - references(layout)) if settled else []
     if going:
         begin()
-    return idle - {digest for digest in going if _removed(layout, digest)}
+    return (present - settled).union(digest for digest in going if not _removed(layout, digest))
 
 
 def _touched(layout: Layout, digest: Digest) -> float:
