@@ -155,7 +155,7 @@ def test_lines_become_events() -> None:
 
 
 def test_what_a_pull_waits_for_is_in_its_events() -> None:
-    reason = "waiting for host:5000; trying again"
+    reason = "waiting, as host:5000 is away; trying again"
     line = {"status": f"pulling {DIGEST.short}: {reason}", "digest": str(DIGEST), "total": 10, "completed": 3}
     assert pulled(streamed(line, {"status": "success"}))[0] == Progress(DIGEST, 10, 3, reason)
 

@@ -52,14 +52,14 @@ def test_before_the_manifest_the_step_is_shown() -> None:
 @pytest.mark.parametrize(
     ("width", "state"),
     [
-        (120, "{}, waiting for registry.example, which is away; trying again"),
-        (70, "waiting for registry.example, which is away; trying again"),
-        (60, "waiting for registry.example, which is away"),
+        (120, "{}, waiting, as registry.example is not there; trying again"),
+        (70, "waiting, as registry.example is not there; trying again"),
+        (60, "waiting, as registry.example is not there"),
         (40, "waiting"),
     ],
 )
 def test_what_it_waits_for_is_said_once_in_as_many_words_as_fit(width: int, state: str) -> None:
-    waiting = "waiting for registry.example, which is away; trying again"
+    waiting = "waiting, as registry.example is not there; trying again"
     manifest = drawn([Status("pulling manifest"), Status(f"pulling manifest: {waiting}")], width=width)
     layer = drawn([Progress(DIGESTS[0], GB, 0), *[Progress(DIGESTS[0], GB, GB // 2, waiting)] * 9], width=width)
     assert manifest[0].rstrip() == f"llama3.2  {state.format('pulling manifest')}"

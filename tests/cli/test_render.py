@@ -113,7 +113,7 @@ def test_lines_tell_that_a_registry_does_not_answer(capsys: pytest.CaptureFixtur
     assert printed == ["llama3.2: pulling manifest", "llama3.2: no data for 5 s"]
 
 
-WAITING = "waiting for registry.example:5000, which refuses connections; trying again"
+WAITING = "waiting, as registry.example:5000 refuses connections; trying again"
 
 
 def test_lines_tell_once_what_the_manifest_waits_for(capsys: pytest.CaptureFixture[str]) -> None:

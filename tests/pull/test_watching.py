@@ -9,12 +9,12 @@ import pytest
 
 from towline.errors import TransferError
 from towline.model.digest import Digest
-from towline.model.events import Event, Progress, Status, decode, encode
+from towline.model.events import WAITING, Event, Progress, Status, decode, encode
 from towline.model.manifest import TENSOR_LAYER, Descriptor
 from towline.tracks import FRESH, LOOK, Track
 from towline.watching import HEARTBEAT, Course, Watcher
 
-REASON = "waiting for models.example, which refuses connections; trying again"
+REASON = f"{WAITING}models.example refuses connections; trying again"
 
 
 class Bytes:

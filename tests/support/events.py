@@ -10,6 +10,7 @@ from typing import Any
 from tests.support.models import Blob, Model
 from tests.support.planted import look_for_secrets
 from towline.model.digest import Digest
+from towline.model.events import REASON, WAITING
 
 Line = dict[str, Any]
 
@@ -24,7 +25,7 @@ _PHASES = (
 _PULLING = 1
 _OPTIONAL = {"removing unused layers"}
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64}|model)")
-_WAITING = re.compile(r": waiting(?: for|, as) [^\n]+")
+_WAITING = re.compile(re.escape(REASON + WAITING) + r"[^\n]+")
 _TENSOR = "application/vnd.ollama.image.tensor"
 WHOLE_MODEL = "sha256:model"
 """What stands for the digest where a model of thousands of tensors is told as one."""

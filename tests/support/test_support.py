@@ -444,8 +444,8 @@ class TestCheckPull:
 
     def test_a_reason_why_nothing_moves_passes(self) -> None:
         lines = lines_of(tiny())
-        lines.insert(2, {**lines[1], "status": f"{lines[1]['status']}: waiting for 127.0.0.1, which refuses"})
-        lines.insert(1, {"status": "pulling manifest: waiting for 127.0.0.1, which refuses connections"})
+        lines.insert(2, {**lines[1], "status": f"{lines[1]['status']}: waiting, as 127.0.0.1 refuses"})
+        lines.insert(1, {"status": "pulling manifest: waiting, as 127.0.0.1 refuses connections"})
         check_pull(lines, model=tiny())
 
     def test_an_error_that_leaks_does_not_pass(self) -> None:

@@ -107,8 +107,8 @@ class Frame:
 def _shortened(state: str, waiting: str) -> list[str]:
     """Why it waits, beside how it stands and in fewer and fewer words.
 
-    >>> _shortened("pulling manifest", "waiting for host:5000; trying again")[1:]
-    ['waiting for host:5000; trying again', 'waiting for host:5000', 'waiting']
+    >>> _shortened("pulling manifest", "waiting, as host:5000 is away; trying again")[1:]
+    ['waiting, as host:5000 is away; trying again', 'waiting, as host:5000 is away', 'waiting']
     """
     return [f"{state}, {waiting}", waiting, waiting.partition(";")[0], "waiting"]
 

@@ -87,7 +87,7 @@ class Tally:
         self.status = ""
         """The step that was reached last."""
         self.waiting = ""
-        """Why it does not go on, where the pull itself knows: `waiting for HOST, …`."""
+        """Why it does not go on, where the pull itself knows: `waiting, as …`."""
         self.moved = now
         """When a byte last came, a layer became known or a step was reached."""
         self.layers: dict[Digest | WholeModel, Layer] = {}

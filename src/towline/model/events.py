@@ -19,6 +19,9 @@ DRY_RUN = "dry run"
 REASON = ": "
 """What stands in a status before the reason why nothing moves."""
 
+WAITING = "waiting, as "
+"""What such a reason begins with: `waiting, as HOST refuses connections; trying again`."""
+
 
 @dataclass(frozen=True, slots=True)
 class WholeModel:
@@ -57,7 +60,7 @@ class Progress:
     total: int
     completed: int
     waiting: str = ""
-    """Why nothing moves, where the pull knows and goes on trying: `waiting for HOST, …`."""
+    """Why nothing moves, where the pull knows and goes on trying: see `WAITING`."""
     _line: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
