@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from towline.patience import Patience
+from towline.patience import LASTING, Life, Patience
+from towline.store import claims
 
 
 def looked(patience: Patience, *looks: tuple[float, int, bool]) -> Patience:
@@ -45,3 +46,18 @@ def test_what_was_waited_before_something_else_began_does_not_count() -> None:
     patience = looked(Patience(30), *seconds(0, 29))
     patience.renew()
     assert not looked(patience, *seconds(29, 50)).out
+
+
+def test_a_sign_of_life_lasts_longer_than_the_rarest_take_to_follow_one_another() -> None:
+    life, beats = Life(), int(600 / claims.BEAT)
+    looks = [number / 4 for number in range(int(beats * claims.BEAT * 4))]
+    for now in looks:
+        life.note(now // claims.BEAT, now)
+        assert life.lasts(now)
+    for late in (looks[-1] + each / 4 for each in range(1, int(4 * LASTING))):
+        life.note(looks[-1] // claims.BEAT, late)
+    assert not life.lasts(looks[-1] + LASTING)
+
+
+def test_what_was_never_heard_of_is_not_alive() -> None:
+    assert not Life().lasts(0.0)

@@ -19,6 +19,7 @@ from towline.patience import Pulse
 from towline.store.publication import Publication
 from towline.transfer.blob import BlobTransfer
 from towline.transfer.pool import Handle
+from towline.transfer.work import meaning
 
 
 class Arrivals:
@@ -98,6 +99,6 @@ class Arrivals:
     def _hold(self, blob: Descriptor) -> TowlineError | None:
         try:
             self._publication.fetched(blob)
-        except TowlineError as error:
-            return error
+        except Exception as error:  # noqa: BLE001 - see `meaning`
+            return meaning(error, blob.digest)
         return None

@@ -9,6 +9,11 @@ LONGEST_STEP = 1.0
 sleeping machine: that is no source's fault.
 """
 
+LASTING = 5.0
+"""Seconds for which a sign of life tells that something is alive. Longer than between any two: where a file system has
+no locks they come every four seconds (`store.claims`).
+"""
+
 
 class Patience:
     """The clock of one pull. Pure: the time is given at each look, in seconds of a clock that does not go back.
@@ -46,11 +51,28 @@ class Patience:
         return self.waited >= self.seconds and not self.endless
 
 
+class Life:
+    """Whether something is alive that shows it now and then by a mark that changes. Pure: times are given, as above."""
+
+    def __init__(self) -> None:
+        self._mark: object = None
+        self._until = float("-inf")
+
+    def note(self, mark: object, now: float) -> None:
+        """What the mark is now; the first one is a change too."""
+        if mark != self._mark:
+            self._mark, self._until = mark, now + LASTING
+
+    def lasts(self, now: float) -> bool:
+        """Whether the mark has changed lately."""
+        return now < self._until
+
+
 class Pulse(NamedTuple):
     """What a part of a pull does, at a glance. Something happened between two that differ in `received` or `stirred`.
 
-    `received` counts bytes that came, `stirred` what else moves: the hash, the signs of life of another process.
-    `waits` tells that a source is waited for, `rests` that a disk or a limit of bandwidth is.
+    `received` counts bytes that came, `stirred` what else moves: the hash. `waits` tells that a source is waited for,
+    `rests` that a disk or a limit of bandwidth is, or another process that is alive.
     """
 
     received: int = 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from functools import partial
 
 from towline import threads
 from towline.dry_run import DryRun
@@ -67,7 +69,8 @@ class Puller:
         """Starts to pull a model, or joins the pull of it that runs. Does not block.
 
         `max_rate`, in bytes a second, limits what this pull starts to transfer; whoever only joins has no say in it.
-        With `keep_trying` the pull waits for its sources for as long as anybody watches it. Raises Starved, Cancelled.
+        With `keep_trying` the pull waits for its sources for as long as whoever asked for that watches it. Raises
+        Starved, Cancelled.
         """
         return self._joined(Pull, name, max_rate, keep_trying=keep_trying)
 
@@ -81,18 +84,16 @@ class Puller:
         with self._lock:
             if self._closed:
                 raise Cancelled("towline is shutting down")
-            pull = self._running.get(key)
-            watcher = pull.course.watch() if pull is not None else None
+            running = self._running.get(key)
+            watcher = running.watch(keeps_trying=keep_trying or self._keep_trying) if running is not None else None
+            if watcher is not None:
+                return watcher
+            pull = kind(name, self.store, self._registry, self._pool, Patience(self._patience), max_rate)
+            watcher = pull.watch(keeps_trying=keep_trying or self._keep_trying)
             if watcher is None:
-                patience = Patience(self._patience)
-                pull = kind(name, self.store, self._registry, self._pool, patience, max_rate)
-                watcher = pull.course.watch()
-                self._begin(key, pull)
-            if pull is not None and (keep_trying or self._keep_trying):
-                pull.patience.endless = True
-        if watcher is None:
-            raise RuntimeError("a pull that has not begun takes every watcher")
-        return watcher
+                raise RuntimeError("a pull that has not begun takes every watcher")
+            self._begin(key, pull)
+            return watcher
 
     def _begin(self, key: Hashable, pull: Pull) -> None:
         """Has a thread run the pull. Raises Starved. Under lock."""
@@ -113,18 +114,19 @@ class Puller:
     def _watch_over(self) -> None:
         """Looks at every pull a few times a second: whatever holds one up, it ends by its patience."""
         while not self._closing.wait(LOOK_SECONDS):
-            with self._lock:
-                pulls = list(self._running.values())
-                if not pulls and not self._closed:
-                    self._something_runs.clear()
-            now, moves = time.monotonic(), self._pool.traffic.moves
-            for pull in pulls:
-                try:
-                    pull.look(now, moves)
-                except Exception:  # noqa: BLE001 - the others are looked at all the same
-                    _log.exception("looking after the pull of %s failed by a fault in towline", pull.name)
-            self._pool.nudge()
+            _whatever_happens(self._look)
             self._something_runs.wait()
+
+    def _look(self) -> None:
+        with self._lock:
+            pulls = list(self._running.values())
+            if not pulls and not self._closed:
+                self._something_runs.clear()
+        now = time.monotonic()
+        busy = self._pool.is_busy(now)
+        for pull in pulls:
+            _whatever_happens(partial(pull.look, now, busy=busy))
+        self._pool.nudge()
 
     def close(self) -> None:
         """Cancels everything and waits for it, at most two seconds; what arrived is kept."""
@@ -166,6 +168,15 @@ class Puller:
             key = _key(type(pull), pull.name)
             if self._running.get(key) is pull:
                 del self._running[key]
+
+
+def _whatever_happens(look: Callable[[], None]) -> None:
+    """What comes after the look goes on."""
+    try:
+        look()
+    except Exception:  # noqa: BLE001 - see above
+        with contextlib.suppress(Exception):
+            _log.exception("looking after the pulls failed by a fault in towline")
 
 
 def _key(kind: type[Pull], name: ModelName) -> Hashable:

@@ -11,7 +11,7 @@ from functools import partial
 from towline.arrivals import Arrivals
 from towline.errors import Cancelled, DigestMismatch, Starved, StoreError, TowlineError, TransferError
 from towline.model.digest import Digest
-from towline.model.events import REMOVING_UNUSED, SUCCESS, VERIFYING, WRITING_MANIFEST
+from towline.model.events import REMOVING_UNUSED, SUCCESS, VERIFYING, WAITING, WRITING_MANIFEST
 from towline.model.manifest import Descriptor, Manifest
 from towline.model.name import ModelName
 from towline.patience import Patience
@@ -23,7 +23,7 @@ from towline.store.store import Store
 from towline.tracks import Moving, Track
 from towline.transfer.pool import Handle, Pool, Wanted
 from towline.transfer.rate import Rate
-from towline.watching import Course
+from towline.watching import Course, Watcher
 
 SAID_AFTER = 3.0
 """Seconds of waiting for sources after which a pull that waits for as long as it takes says so."""
@@ -64,16 +64,17 @@ class Pull:
         self._cancelled = False
         self._wake = threading.Event()
         self._awaited: Inquiry | Arrivals | None = None
-        self._stirred = self._moves = 0
-        self._record: Record
+        self._looked_at: Inquiry | Arrivals | None = None
+        self._stirred = 0
+        self._record = Record(name, self.kind)
         self._verdict: TowlineError | None = None
         self._judged_at = 0.0
 
     def run(self) -> None:
         """The pull, from its first to its last step, on the calling thread. Raises nothing: see `course.error`."""
         failure: TowlineError | None = None
-        record = self._record = Record(self.name, self.kind)
         try:
+            self._record.begin()
             self._pull()
         except TowlineError as error:
             failure = self._verdict or self.told(error)
@@ -83,9 +84,11 @@ class Pull:
             _log.exception("pulling %s failed by a fault in towline", self.name)
             failure = TowlineError(f"pulling {self.name} failed by a fault in towline ({type(error).__name__})")
         finally:
-            record.close(failure)
-            self.course.finish(failure)
-            self._call.close()
+            try:
+                self._record.close(failure)  # before its end is told: who hears of that finds it in the log
+            finally:
+                self.course.finish(failure)
+                self._call.close()
 
     def told(self, error: TowlineError) -> TowlineError:
         """The error of a blob, of the store or of the machine, as what it means for the model, which it then names."""
@@ -104,7 +107,7 @@ class Pull:
         resolved = self._resolve(name)
         manifest = resolved.manifest
         try:
-            opened = self._store.publication(name, manifest)
+            opened = self._store.publication(name, manifest, self._check)
         except StoreError:  # it cannot be written: what is up to date needs nothing of that
             if not self._store.holds(name, manifest, self._check):
                 raise
@@ -217,31 +220,40 @@ class Pull:
 
     # From other threads
 
+    def watch(self, *, keeps_trying: bool) -> Watcher | None:
+        """See `Course.watch`. With `keeps_trying` it waits for its sources for as long as this watcher is there."""
+        watcher = self.course.watch(keeps_trying=keeps_trying)
+        self.patience.endless = self.course.keeps_trying
+        return watcher
+
     def cancel(self) -> None:
         """Stops as soon as it can, without waiting for it; what arrived is kept."""
         self._cancelled = True
         self._call.cancel()
         self._wake.set()
 
-    def look(self, now: float, moves: int) -> None:
-        """Whether it still moves: called a few times a second, by one thread. `moves` is another number than the last
-        time where a byte moved anywhere in the process.
+    def look(self, now: float, *, busy: bool) -> None:
+        """Whether it still moves: called a few times a second, by one thread. `busy` tells whether anything in the
+        process does, so that it may well be this pull's turn later.
         """
         if self._verdict is not None:
             if now - self._judged_at >= _LAST_WAIT:
                 self.course.finish(self._verdict)
             return
-        awaited = self._awaited
-        if awaited is None:
+        awaited, self.patience.endless = self._awaited, self.course.keeps_trying
+        if awaited is not self._looked_at:
+            self._looked_at = awaited
             self.patience.renew()
+        if awaited is None:
+            self.course.waiting = ""
             return
         pulse = awaited.pulse()
-        queued = not pulse.waits and moves != self._moves
+        queued = busy and not pulse.waits
         self.patience.look(now, pulse.received, excused=pulse.rests or queued or pulse.stirred != self._stirred)
-        self._stirred, self._moves = pulse.stirred, moves
+        self._stirred = pulse.stirred
         waits = self.patience.endless and self.patience.waited >= SAID_AFTER
         trouble = awaited.trouble.removeprefix(f"cannot pull {self.name}: ") if waits or self.patience.out else ""
-        self.course.waiting = f"waiting, as {trouble.partition(';')[0]}; trying again" if waits else ""
+        self.course.waiting = f"{WAITING}{trouble.partition(';')[0]}; trying again" if waits else ""
         if self.patience.out:
             self._give_up(trouble, now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Collection, Iterable
@@ -14,7 +15,7 @@ _log = logging.getLogger("towline")
 
 
 class Record:
-    """The two lines of one pull, the first of them now. Whoever joins the pull adds none."""
+    """The two lines of one pull; that they cannot be written fails none. Whoever joins the pull adds none."""
 
     def __init__(self, name: ModelName, kind: str = "pull") -> None:
         self._model = str(name)
@@ -22,7 +23,12 @@ class Record:
         self._began = time.monotonic()
         self._transfers: list[BlobTransfer] = []
         self._sources: Collection[str] = ()
-        _log.info("%s begins", kind, extra={"model": self._model})
+
+    def begin(self) -> None:
+        """It begins now. Raises nothing."""
+        self._began = time.monotonic()
+        with contextlib.suppress(Exception):
+            _log.info("%s begins", self._kind, extra={"model": self._model})
 
     def fetches(self, transfers: Iterable[BlobTransfer], sources: Collection[str]) -> None:
         """These transfers are for it; `sources` grows by the hosts that send something."""
@@ -30,7 +36,13 @@ class Record:
         self._sources = sources
 
     def close(self, error: TowlineError | None) -> None:
-        """It ended, well where there is no error. Bytes that were on disk before are not among those it tells."""
+        """It ended, well where there is no error. Bytes that were on disk before are not among those it tells. Raises
+        nothing.
+        """
+        with contextlib.suppress(Exception):
+            self._tell(error)
+
+    def _tell(self, error: TowlineError | None) -> None:
         told: dict[str, object] = {
             "model": self._model,
             "bytes": sum(max(0, each.completed - each.found) for each in self._transfers),

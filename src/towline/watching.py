@@ -66,8 +66,8 @@ class Course:
 
     @property
     def waiting(self) -> str:
-        """Why nothing moves while the pull goes on trying, as in `waiting for HOST, which refuses connections; trying
-        again`; empty when it does not wait. Watchers are told when it changes.
+        """Why nothing moves while the pull goes on trying, as in `waiting, as HOST refuses connections; trying again`;
+        empty when it does not wait. Watchers are told when it changes.
         """
         return self._waiting
 
@@ -96,12 +96,20 @@ class Course:
         """How many there are."""
         return len(self._watchers)
 
-    def watch(self) -> Watcher | None:
-        """A new watcher; None when the pull is over or its last watcher went, and a new pull has to start."""
+    @property
+    def keeps_trying(self) -> bool:
+        """Whether any of them waits for as long as it takes."""
+        with self._lock:
+            return any(watcher.keeps_trying for watcher in self._watchers)
+
+    def watch(self, *, keeps_trying: bool = False) -> Watcher | None:
+        """A new watcher, who may wait for as long as it takes; None when the pull is over or its last watcher went, and
+        a new pull has to start.
+        """
         with self._lock:
             if self.finished or self._deserted:
                 return None
-            watcher = Watcher(self)
+            watcher = Watcher(self, keeps_trying=keeps_trying)
             self._watchers.add(watcher)
             return watcher
 
@@ -135,12 +143,13 @@ class Watcher:
     It samples: whoever polls rarely gets fewer and newer events, and holds nobody back.
     """
 
-    def __init__(self, course: Course) -> None:
+    def __init__(self, course: Course, *, keeps_trying: bool = False) -> None:
         self._joined = course.tracks is not None
         self.interleave = False
         """Whether every layer's events come as they move, each layer's first at once; else one layer is told after
         the other. Set it before the first poll.
         """
+        self.keeps_trying = keeps_trying
         self._course = course
         self._home = Home()
         self._event = threading.Event()

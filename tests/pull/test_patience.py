@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from pathlib import Path
 
@@ -10,15 +11,20 @@ import pytest
 
 from tests.support import faults
 from tests.support.exchanges import Match, blob, manifest, path
-from tests.support.models import Model, crowd, generate
-from tests.support.pulling import Pulling
+from tests.support.models import Blob, Model, crowd, generate, tiny
+from tests.support.pulling import Following, Pulling, eventually
 from tests.support.registry import FaultRegistry
+from towline import patience
+from towline import pulling as pulling_module
 from towline.errors import NotFound, Starved
-from towline.model.events import SUCCESS, Status
+from towline.model.events import REASON, SUCCESS, WAITING, Status
 from towline.model.manifest import OCI_INDEX, OCI_MANIFEST
 from towline.model.name import ModelName
+from towline.patience import Pulse
 from towline.registry import race
 from towline.settings import Mirror
+from towline.store.publication import Publication
+from towline.transfer.pool import Pool
 
 PATIENCE = 1.5
 
@@ -220,3 +226,159 @@ def test_who_has_not_answered_a_second_question_is_named(
 def index_of(model: Model) -> bytes:
     entry = {"mediaType": OCI_MANIFEST, "digest": str(model.digest), "size": len(model.manifest)}
     return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).encode()
+
+
+def test_a_registry_that_is_as_slow_to_begin_with_the_manifest_as_with_the_blobs_has_the_whole_patience_for_each(
+    registry: FaultRegistry, store_path: Path, model: Model
+) -> None:
+    name = registry.add(model, "library/tiny")
+    registry.fail(manifest(), faults.Delay(1.5), times=1)
+    registry.fail(blob(), faults.Delay(1.5), times=None)
+    with Pulling(store_path, stall_timeout=2.2) as pulling:
+        pulling.pull(name, model)
+
+
+class TestRangesIgnored:
+    """What is here already is sent again, from the first byte on."""
+
+    @pytest.fixture
+    def begun(self, registry: FaultRegistry, store_path: Path, model: Model) -> str:
+        """A model of which two thirds are here."""
+        name = registry.add(model, "library/model")
+        registry.fail(blob(model.weights), faults.Stall(after=2 << 20), times=1)
+        with Pulling(store_path, connections_per_blob=1) as pulling:
+            pulling.start(name).until_completed(model.weights, 2 << 20).close()
+        registry.heal()
+        registry.fail(blob(model.weights), faults.IgnoreRange(), times=None)
+        return name
+
+    def test_to_pass_over_it_takes_as_long_as_it_takes(
+        self, registry: FaultRegistry, store_path: Path, model: Model, begun: str
+    ) -> None:
+        registry.fail(blob(model.weights), faults.Slow(0.7 * (1 << 20)), times=None)
+        with Pulling(store_path, stall_timeout=PATIENCE) as pulling:
+            pulling.pull(begun, model)
+
+    def test_a_source_that_always_ends_there_is_given_up(
+        self, registry: FaultRegistry, store_path: Path, model: Model, begun: str
+    ) -> None:
+        registry.fail(blob(model.weights), faults.Close(after=2 << 20), times=None)
+        with Pulling(store_path, stall_timeout=PATIENCE) as pulling:
+            assert registry.host in str(pulling.fail(begun))
+
+
+def test_a_pull_that_waits_for_its_turn_while_another_is_limited_to_a_rate_is_not_given_up(
+    registry: FaultRegistry, store_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "LASTING", 0.3)  # a byte comes far more rarely
+    limited, name = Model.of([Blob.of("x", bytes(8 << 20))]), registry.add(model, "library/tiny")
+    with Pulling(store_path, stall_timeout=PATIENCE, connections_per_host=1, connections=2) as pulling:
+        other = ModelName.parse(registry.add(limited, "library/limited"))
+        slow = Following(pulling.puller.join(other, max_rate=500.0), other)
+        eventually(lambda: any(pulse.received for pulse in pulses(pulling)), "its first bytes")
+        queued = pulling.start(name)
+        for _ in range(20):
+            assert not queued.watcher.finished, queued.watcher.error
+            threading.Event().wait(2 * PATIENCE / 20)
+        slow.close()
+        queued.finish(model)
+
+
+def pulses(pulling: Pulling) -> list[Pulse]:
+    """What its blobs do."""
+    return [transfer.pulse() for transfer in list(pulling.puller._pool.active)]
+
+
+class TestKeepTrying:
+    def test_whoever_did_not_ask_for_it_is_not_held_to_it_when_the_other_leaves(
+        self, registry: FaultRegistry, store_path: Path, model: Model
+    ) -> None:
+        name = ModelName.parse(registry.add(model, "library/tiny"))
+        registry.fail(manifest(), faults.Stall(), times=None)
+        with Pulling(store_path, stall_timeout=0.5) as pulling:
+            other = Following(pulling.puller.join(name), name)
+            patient = pulling.puller.join(name, keep_trying=True)
+            threading.Event().wait(1.5)
+            assert not other.watcher.finished
+            patient.close()
+            assert "no data for 0.5 s" in str(other.fail())
+
+    @pytest.mark.parametrize("asked", [manifest(), blob()], ids=["manifest", "blob"])
+    def test_the_lines_that_say_why_it_waits_are_lines_of_a_pull(
+        self,
+        registry: FaultRegistry,
+        store_path: Path,
+        model: Model,
+        monkeypatch: pytest.MonkeyPatch,
+        asked: object,
+    ) -> None:
+        monkeypatch.setattr(pulling_module, "SAID_AFTER", 0.3)
+        name = registry.add(model, "library/tiny")
+        registry.fail(asked, faults.Status(503), times=None)  # type: ignore[arg-type]
+        with Pulling(store_path, stall_timeout=0.5, keep_trying=True) as pulling:
+            pull = pulling.start(name).until_said(REASON + WAITING)
+            registry.heal()
+            pull.finish(model)
+
+    def test_nothing_is_said_to_wait_while_the_model_is_published(
+        self, registry: FaultRegistry, store_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pulling_module, "SAID_AFTER", 0.3)
+        publishes, goes_on, real = threading.Event(), threading.Event(), Publication.publish
+
+        def publish(publication: Publication) -> object:
+            publishes.set()
+            assert goes_on.wait(30)
+            return real(publication)
+
+        monkeypatch.setattr(Publication, "publish", publish)
+        name = registry.add(tiny(), "library/tiny")
+        registry.fail(blob(), faults.Status(503), times=None)
+        with Pulling(store_path, stall_timeout=0.5, keep_trying=True) as pulling:
+            pull = pulling.start(name).until_said(REASON + WAITING)
+            course = next(iter(pulling.puller._running.values())).course
+            registry.heal()
+            assert publishes.wait(30)
+            eventually(lambda: not course.waiting, "the reason to go")
+            goes_on.set()
+            pull.finish(tiny())
+
+
+class TestFaults:
+    """Whatever goes wrong within towline, whoever watches is told the end."""
+
+    @pytest.mark.parametrize("line", ["pull begins", "pull ended"])
+    def test_a_line_that_cannot_be_logged_costs_no_pull(
+        self, registry: FaultRegistry, store_path: Path, model: Model, line: str
+    ) -> None:
+        def refuse(record: logging.LogRecord) -> bool:
+            assert record.msg != line
+            return True
+
+        log = logging.getLogger("towline")
+        log.addFilter(refuse)
+        level = log.level
+        log.setLevel(logging.INFO)
+        try:
+            with Pulling(store_path) as pulling:
+                pulling.pull(registry.add(model, "library/tiny"), model)
+        finally:
+            log.setLevel(level)
+            log.removeFilter(refuse)
+
+    def test_the_clock_survives_what_it_does_between_two_looks(
+        self, registry: FaultRegistry, store_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fails, real = iter([True]), Pool.nudge
+        monkeypatch.setattr(Pool, "nudge", lambda pool: 1 // 0 if next(fails, False) else real(pool))
+        name = registry.add(model, "library/tiny")
+        registry.fail(manifest(), faults.Stall(), times=None)
+        with Pulling(store_path, stall_timeout=PATIENCE) as pulling:
+            assert registry.host in str(pulling.fail(name))
+
+    def test_a_blob_that_cannot_be_held_fast_ends_the_pull(
+        self, registry: FaultRegistry, store_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Publication, "fetched", lambda *_: 1 // 0)
+        with Pulling(store_path) as pulling:
+            assert "by a fault in towline" in str(pulling.fail(registry.add(model, "library/tiny")))

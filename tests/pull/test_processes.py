@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +14,11 @@ from tests.support.events import check_pull
 from tests.support.exchanges import blob
 from tests.support.faults import Stall
 from tests.support.models import Model, generate
-from tests.support.pulling import Pulling, eventually
+from tests.support.pulling import Following, Pulling, eventually
 from tests.support.registry import FaultRegistry
+from towline import patience
 from towline.store.layout import Layout, staging_key
+from towline.store.staging import StagedBlob
 from towline.transfer.journal import journaled_bytes
 
 MIB = 1 << 20
@@ -152,3 +156,79 @@ def test_ten_pulls_in_two_processes_fetch_each_byte_once(
             following.finish(model)
         check_pull(third.finish(), model=model)
     assert registry.bytes_sent() == model.size
+
+
+class TestSignsOfLife:
+    """A holder that waits for its disk is waited for, one that waits for its sources no longer than those."""
+
+    @pytest.fixture
+    def last_step(self, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+        """The disk takes long to keep the weights: set when it is waited for; to be set when it may be through."""
+        waits, goes_on, real = threading.Event(), threading.Event(), StagedBlob.finish
+
+        def finish(staged: StagedBlob, file: int) -> None:
+            if os.fstat(file).st_size == SIZE:
+                waits.set()
+                assert goes_on.wait(30)
+            real(staged, file)
+
+        monkeypatch.setattr(StagedBlob, "finish", finish)
+        return waits, goes_on
+
+    def test_whoever_follows_one_that_waits_for_its_disk_does_not_give_up(
+        self,
+        registry: FaultRegistry,
+        store_path: Path,
+        model: Model,
+        last_step: tuple[threading.Event, threading.Event],
+    ) -> None:
+        name = registry.add(model, "library/model")
+        waits, goes_on = last_step
+        with Pulling(store_path) as holder, Pulling(store_path, stall_timeout=1.0) as other:
+            held = holder.start(name)
+            assert waits.wait(30)
+            following = other.start(name)
+            stays(following, 4.0)
+            goes_on.set()
+            following.finish(model)
+            held.finish(model)
+
+    def test_a_pull_that_was_left_at_its_last_step_is_no_other_process_to_the_next(
+        self,
+        registry: FaultRegistry,
+        store_path: Path,
+        model: Model,
+        last_step: tuple[threading.Event, threading.Event],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(patience, "LASTING", 1.0)
+        name = registry.add(model, "library/model")
+        waits, goes_on = last_step
+        with Pulling(store_path, stall_timeout=1.0) as pulling:
+            left = pulling.start(name)
+            assert waits.wait(30)
+            left.close()
+            again = pulling.start(name)
+            stays(again, 4.0)
+            goes_on.set()
+            again.finish(model)
+
+    def test_one_that_keeps_trying_a_registry_that_is_dead_is_not_followed_for_longer_than_that(
+        self, registry: FaultRegistry, store_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(patience, "LASTING", 1.0)
+        name = registry.add(model, "library/model")
+        stall = Stall()
+        registry.fail(blob(model.weights), stall, times=None)
+        with Pulling(store_path, keep_trying=True) as holder, Pulling(store_path, stall_timeout=1.0) as other:
+            held = holder.start(name)
+            assert stall.reached.wait(30)
+            assert "another process holds the download" in str(other.fail(name))
+            held.close()
+
+
+def stays(following: Following, seconds: float) -> None:
+    """Looks for so many seconds that the pull goes on."""
+    for _ in range(10):
+        assert not following.watcher.finished, following.watcher.error
+        threading.Event().wait(seconds / 10)

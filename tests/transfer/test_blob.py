@@ -11,11 +11,14 @@ import pytest
 
 from tests.support.pulling import eventually, open_files
 from tests.transfer.doubles import MIB, Download, Downloads, FolderStaging, MemorySource, MemoryStream, Storm, content
-from towline.errors import Cancelled, DigestMismatch, SourceBusy, SourceGone, TransferError
+from towline import patience
+from towline.errors import Cancelled, DigestMismatch, SourceBusy, SourceGone, Starved, TowlineError, TransferError
 from towline.model.digest import Digest
 from towline.patience import Patience
 from towline.transfer import download as active
+from towline.transfer import pool
 from towline.transfer.front import Front
+from towline.transfer.growing import GrowingFile
 from towline.transfer.journal import BLOCK_BYTES, Journal
 from towline.transfer.pool import MOST_ACTIVE, Wanted
 
@@ -424,18 +427,251 @@ class TestBounds:
         staging.free = True
         assert download.finish() == DATA
 
-    def test_a_place_whose_holder_gives_signs_of_life_stirs_and_one_whose_holder_does_not_says_so(
-        self, downloads: Downloads
+    def test_a_place_whose_holder_gives_signs_of_life_is_waited_for_and_one_whose_holder_does_not_says_so(
+        self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(patience, "LASTING", 1.0)
         staging = FolderStaging(downloads.folder / "held")
         staging.free = False
-        wanted = Wanted(Digest.of(DATA), SIZE, [MemorySource(DATA)], staging)
-        (handle,) = downloads.pool.fetch([wanted], object(), Patience(20.0))
-        eventually(lambda: handle.transfer.pulse().waits, "it to follow")
-        still = handle.transfer.pulse().stirred
+        download = begun(downloads, staging)
+        eventually(lambda: download.transfer.pulse().waits, "it to follow")
+        eventually(lambda: not download.transfer.pulse().rests, "the last sign to be long ago")
+        assert "another process holds the download" in download.transfer.trouble
         staging.sign()
-        eventually(lambda: handle.transfer.pulse().stirred > still, "the sign to be seen")
-        assert handle.transfer.pulse().received == 0
-        assert "another process holds the download" in handle.transfer.trouble
+        eventually(lambda: download.transfer.pulse().rests, "the sign to be seen")
+        assert download.transfer.pulse().received == 0
         staging.free = True
-        assert Download(handle, staging).finish() == DATA
+        assert download.finish() == DATA
+
+    def test_a_place_that_no_thread_has_time_to_look_at_waits_for_its_turn_and_for_no_source(
+        self, tmp_path: Path
+    ) -> None:
+        gate = threading.Event()
+        staging = FolderStaging(tmp_path / "held")
+        staging.free = False
+        with Downloads(tmp_path, connections=1) as downloads:
+            following = begun(downloads, staging)
+            eventually(lambda: following.transfer.pulse().waits, "it to follow")
+            other = downloads.fetch(DATA[:MIB], MemorySource(DATA[:MIB], before_read=lambda _: waits_for(gate)))
+            eventually(lambda: not following.transfer.pulse().waits, "the only thread to be taken")
+            gate.set()
+            assert other.finish() == DATA[:MIB]
+            staging.free = True
+            assert following.finish() == DATA
+
+
+class SlowStaging(FolderStaging):
+    """Its disk takes as long as the test wants, at the step that the test names."""
+
+    def __init__(self, folder: Path, step: str) -> None:
+        super().__init__(folder)
+        self.step = step
+        self.waiting, self.gate = threading.Event(), threading.Event()
+
+    def _wait(self, step: str) -> None:
+        if step == self.step:
+            self.waiting.set()
+            assert self.gate.wait(30)
+
+    def leftover(self) -> list[tuple[int, int]]:
+        self._wait("leftover")
+        return super().leftover()
+
+    def forget_leftover(self) -> None:
+        self._wait("forget")
+
+    def finish(self, file: int) -> None:
+        self._wait("finish")
+        super().finish(file)
+
+
+class Inherited(FolderStaging):
+    """Another program has left all of it, and nothing of that is right."""
+
+    def leftover(self) -> list[tuple[int, int]]:
+        Path(self.data_path).write_bytes(bytes(SIZE))
+        return [(0, SIZE)]
+
+
+def begun(downloads: Downloads, staging: FolderStaging, *sources: MemorySource, patient: bool = False) -> Download:
+    """The download of the blob in this place."""
+    wanted = Wanted(Digest.of(DATA), SIZE, sources or [MemorySource(DATA)], staging)
+    (handle,) = downloads.pool.fetch([wanted], object(), Patience(20.0, endless=patient))
+    return Download(handle, staging)
+
+
+class TestSigns:
+    """What a holder tells those who follow."""
+
+    @pytest.fixture(autouse=True)
+    def often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pool, "SIGN_SECONDS", 0.05)
+
+    def test_one_who_does_nothing_but_wait_for_his_sources_gives_none(self, downloads: Downloads) -> None:
+        source = MemorySource(DATA, before_read=waits)
+        download = downloads.fetch(DATA, source)
+        eventually(lambda: source.open_now > 0, "a stream to be open")
+        seen = [-1, download.staging.signs]
+        while seen[-1] != seen[-2]:
+            assert not download.over.wait(0.5)
+            seen.append(download.staging.signs)
+            assert len(seen) < 20
+
+    @pytest.mark.parametrize("step", ["leftover", "finish"])
+    def test_one_who_waits_for_his_disk_gives_them(self, downloads: Downloads, step: str) -> None:
+        staging = SlowStaging(downloads.folder / "slow", step)
+        download = begun(downloads, staging)
+        assert staging.waiting.wait(20)
+        assert download.transfer.pulse().rests
+        before = staging.signs
+        eventually(lambda: staging.signs > before + 2, "signs of life")
+        staging.gate.set()
+        assert download.finish() == DATA
+
+    def test_a_place_that_was_let_go_is_signed_for_until_it_is_given_back_and_is_no_other_process_s(
+        self, downloads: Downloads
+    ) -> None:
+        staging = SlowStaging(downloads.folder / "slow", "finish")
+        download = begun(downloads, staging)
+        assert staging.waiting.wait(20)
+        download.handle.close()
+        before = staging.signs
+        eventually(lambda: staging.signs > before + 2, "signs of life")
+        theirs = FolderStaging(staging.folder)
+        theirs.free = False
+        again = begun(downloads, theirs)
+        eventually(lambda: again.transfer.pulse().waits, "it to follow")
+        assert "an earlier download" in again.transfer.trouble
+        staging.gate.set()
+        eventually(lambda: not downloads.pool._terms.places, "the place to be given back")
+        theirs.free = True
+        assert again.finish() == DATA
+
+
+class TestFaults:
+    """What nobody expects ends the download, and leaves nothing behind."""
+
+    def check_over(self, downloads: Downloads, download: Download, error: type[TowlineError]) -> None:
+        with pytest.raises(error):
+            download.finish()
+        gone(download)
+        assert not downloads.pool._terms.large.slots._taken
+        assert not download.transfer.pulse().rests
+
+    def test_while_a_block_is_hashed_by_the_thread_that_received_it(
+        self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(GrowingFile, "hashed", lambda *_: 1 // 0)
+        download = downloads.fetch(DATA[: 2 * MIB], MemorySource(DATA[: 2 * MIB]))
+        self.check_over(downloads, download, TransferError)
+
+    def test_while_a_block_is_handed_to_one_that_hashes(
+        self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pool.Pool, "_hash_soon", lambda *_: 1 // 0)
+        self.check_over(downloads, downloads.fetch(DATA, MemorySource(DATA)), TransferError)
+
+    def test_while_a_connection_is_about_to_begin(self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
+        def none(*_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(active, "Reception", none)
+        self.check_over(downloads, downloads.fetch(DATA, MemorySource(DATA)), Starved)
+
+
+class TestAnew:
+    def test_while_the_disk_forgets_wrong_bytes_nobody_waits_for_it(self, downloads: Downloads) -> None:
+        staging = SlowStaging(downloads.folder / "slow", "forget")
+        source = MemorySource(bytes(SIZE))
+        download = begun(downloads, staging, source)
+        assert staging.waiting.wait(20)
+        source.data = DATA
+        asked = threading.Thread(target=download.transfer.silent, args=(0.0,), daemon=True)
+        asked.start()
+        asked.join(5)
+        assert not asked.is_alive()
+        staging.gate.set()
+        assert download.finish() == DATA
+
+    def test_what_comes_then_is_not_far_ahead_of_the_hash(
+        self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hashed, goes_on, real = [0], threading.Event(), Front.feed
+
+        def feed(front: Front, piece: memoryview) -> None:
+            if hashed[0] >= SIZE:
+                goes_on.wait(30)
+            hashed[0] += len(piece)
+            real(front, piece)
+
+        monkeypatch.setattr(Front, "feed", feed)
+        monkeypatch.setattr(active, "LEAD_BYTES", 2 * MIB)
+        source = MemorySource(DATA, step=MIB // 4)
+        download = begun(downloads, Inherited(downloads.folder / "inherited"), source)
+        eventually(lambda: source.sent > 2 * MIB, "it to be fetched anew")
+        assert not download.over.wait(0.7)
+        assert source.sent < SIZE - 4 * MIB
+        goes_on.set()
+        assert download.finish() == DATA
+
+
+class TestWhatIsToldOfIt:
+    @pytest.mark.parametrize("size", [1000, SIZE])
+    @pytest.mark.parametrize("final_first", [True, False])
+    def test_of_several_failures_the_one_that_somebody_can_act_on(
+        self, downloads: Downloads, size: int, final_first: bool
+    ) -> None:
+        def refuses(_: MemoryStream) -> None:
+            raise SourceGone("your plan ended; renew it")
+
+        def is_busy(_: MemoryStream) -> None:
+            raise SourceBusy("503 of the other")
+
+        data, tried = DATA[:size], threading.Event()
+        final, busy = MemorySource(data, name="final", before_read=refuses), MemorySource(data, name="busy")
+
+        def counts(stream: MemoryStream) -> None:
+            if len(busy.opened) > 2 and final.opened:
+                tried.set()
+            is_busy(stream)
+
+        busy.before_read = counts
+        download = downloads.fetch(data, *((final, busy) if final_first else (busy, final)))
+        assert tried.wait(20)
+        assert "renew it" in download.transfer.trouble
+        download.handle.close()
+
+    def test_one_that_lost_its_connection_to_another_waits_for_its_turn_and_for_no_source(self, tmp_path: Path) -> None:
+        reading, breaks, goes_on = threading.Event(), threading.Event(), threading.Event()
+
+        def once(stream: MemoryStream) -> None:
+            if not breaks.is_set():
+                reading.set()
+                breaks.wait(20)
+                raise SourceBusy("broken", retry_after=0.7)
+
+        other_data = content(2 * MIB, 7)
+        with Downloads(tmp_path, connections=4, per_host=1) as downloads:
+            download = downloads.fetch(DATA, MemorySource(DATA, name="a", before_read=once))
+            assert reading.wait(20)
+            other = downloads.fetch(
+                other_data, MemorySource(other_data, name="a", before_read=lambda _: waits_for(goes_on))
+            )
+            breaks.set()
+            eventually(lambda: not download.transfer.pulse().waits, "it to wait for its turn")
+            goes_on.set()
+            assert other.finish() == other_data
+            assert download.finish() == DATA
+
+    def test_only_those_who_wait_for_it_are_patient(self, downloads: Downloads) -> None:
+        def refuses(_: MemoryStream) -> None:
+            raise SourceBusy("refused", refused=True)
+
+        staging = FolderStaging(downloads.folder / "refused")
+        source = MemorySource(DATA, before_read=refuses)
+        download = begun(downloads, staging, source)
+        patient = begun(downloads, staging, source, patient=True)
+        assert not download.over.wait(2.0)  # twice what sources that refuse are given
+        patient.handle.close()
+        assert download.over.wait(10)
+        assert "refused" in str(download.transfer.error)

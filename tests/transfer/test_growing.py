@@ -16,6 +16,7 @@ from towline.model.checksums import BLOCK_BYTES, Checksums
 from towline.model.digest import Digest
 from towline.transfer import growing
 from towline.transfer.growing import GrowingFile
+from towline.transfer.journal import Journal
 from towline.transfer.syncing import Syncing
 
 DATA = content(2 * BLOCK_BYTES)
@@ -129,6 +130,24 @@ def test_those_who_wait_are_given_signs_of_life_while_it_grows(
     written = staging.last_sign()
     file.hashed(0, memoryview(DATA)[:BLOCK_BYTES])
     assert before < written < staging.last_sign()
+    file.close(keep=False)
+
+
+def test_the_journal_is_told_what_is_hashed_though_the_place_cannot_be_signed_for(
+    staging: FolderStaging, syncing: Syncing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growing, "SIGN_SECONDS", 0.0)
+    passed: list[int] = []
+    monkeypatch.setattr(Journal, "passed", lambda _, start, data: passed.append(start))
+
+    def lost(_: FolderStaging) -> None:
+        raise FileNotFoundError
+
+    file = grown(staging, syncing)
+    file.write(memoryview(DATA)[:BLOCK_BYTES], 0)
+    monkeypatch.setattr(FolderStaging, "sign", lost)
+    file.hashed(0, memoryview(DATA)[:BLOCK_BYTES])
+    assert passed == [0]
     file.close(keep=False)
 
 

@@ -145,7 +145,7 @@ class Store:
         with self._preparing:
             if not self._prepared:
                 self._prepare()
-        return self._publication(name, manifest)
+        return self._publication(name, manifest, check)
 
     def outlook(self, name: ModelName, manifest: Manifest) -> Publication:
         """What it would take to bring a model in: to be looked at, not to be entered. Nothing is written. Raises
@@ -156,7 +156,9 @@ class Store:
             raise StoreError(_NO_PLACE.format(self.root))
         return self._publication(name, manifest)
 
-    def _publication(self, name: ModelName, manifest: Manifest) -> Publication:
+    def _publication(
+        self, name: ModelName, manifest: Manifest, check: Callable[[], None] = lambda: None
+    ) -> Publication:
         return Publication(
             self._layout,
             name,

@@ -20,12 +20,15 @@ from functools import partial
 
 from towline.errors import Cancelled, TowlineError
 from towline.model.digest import Digest
-from towline.patience import Patience, Pulse
+from towline.patience import Life, Patience, Pulse
 from towline.transfer.download import Download
 from towline.transfer.journal import BLOCK_BYTES, journaled_bytes
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.small import SmallDownload
 from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Work, meaning
+
+_OVERDUE = 1.0
+"""Seconds after which a look at the place of another process, which does not come, waits for its turn."""
 
 _log = logging.getLogger("towline")
 
@@ -48,14 +51,13 @@ class BlobTransfer:
         "_download",
         "_follows",
         "_hash_soon",
-        "_last_sign",
+        "_life",
         "_listeners",
         "_lock",
         "_next_look",
         "_patience",
         "_poke",
         "_shown",
-        "_signs",
         "_sources",
         "_staging",
         "_state",
@@ -98,8 +100,7 @@ class BlobTransfer:
         self._shown = self.found
         self._next_look = 0.0
         self._follows = False
-        self._last_sign: object = None
-        self._signs = 0
+        self._life = Life()
 
     @property
     def completed(self) -> int:
@@ -128,7 +129,8 @@ class BlobTransfer:
         if download is not None:
             return download.pulse()
         if self._follows:
-            return Pulse(self._shown, self._signs, waits=True)
+            now = time.monotonic()
+            return Pulse(self._shown, waits=now < self._next_look + _OVERDUE, rests=self._life.lasts(now))
         return Pulse(rests=self._state is _State.PREPARING)
 
     @property
@@ -137,15 +139,16 @@ class BlobTransfer:
         download = self._download
         if download is not None:
             return download.trouble
+        if self._follows and self._is_held_here:
+            return f"an earlier download of {self.digest.short} has not ended yet"
         if self._follows:
             return f"another process holds the download of {self.digest.short} and makes no progress; stop it"
         return f"the download of {self.digest.short} does not begin"
 
-    def sign(self) -> None:
-        """Leaves a sign of life for other processes, where its place is ours."""
-        download = self._download
-        if download is not None:
-            download.sign()
+    @property
+    def _is_held_here(self) -> bool:
+        """Whether this very process has the place, for a download that nobody waits for any longer."""
+        return any((each.digest, each.size) == (self.digest, self.size) for each in list(self._terms.places))
 
     def listen(self, callback: Callable[[], None]) -> None:
         """`callback` runs once, on some thread, when the transfer is over: at once if it is already."""
@@ -169,6 +172,11 @@ class BlobTransfer:
                 self._sources = [*self._sources, *sources]
         if download is not None:
             download.offer(sources)
+
+    def forgo(self, patience: Patience) -> None:
+        """Whoever has this patience does not want it any longer. Any number of times."""
+        with self._lock:
+            self._patience = [each for each in self._patience if each is not patience]
 
     def cancel(self) -> None:
         """Nobody wants it any longer. What arrived stays; the place is free when the last thread has left."""
@@ -247,14 +255,12 @@ class BlobTransfer:
             self._conclude(None)
             return
         self._follows = True
-        sign = self._staging.last_sign()
+        now, sign = time.monotonic(), self._staging.last_sign()
         shown = min(journaled_bytes(self._staging.journal_path, self.size, self.digest), max(self.size - 1, 0))
         with self._lock:
-            if sign != self._last_sign:
-                self._last_sign = sign
-                self._signs += 1
+            self._life.note(sign, now)
             self._shown = max(self._shown, shown)
-            self._next_look = time.monotonic() + LOOK_AGAIN
+            self._next_look = now + LOOK_AGAIN
             waits_again = self._state is _State.PREPARING
             if waits_again:
                 self._state = _State.NEW

@@ -46,7 +46,9 @@ class Download:
 
     `shown` are the bytes to show: they never fall, and are less than all of them. The lock guards the plan, the
     suppliers, the pace, the receptions, `_hashing`, `_busy`, which counts the threads inside, and `_resting`, which
-    counts those that wait for the disk or a limit; one thread at a time hashes, and has the front to itself.
+    counts those that wait for the disk or a limit, the one that begins at first; one thread at a time hashes, and has
+    the front to itself. `_skipped_to` is how far sources that ignore ranges have sent since a byte was gained what was
+    there already, `_crowded` whether all connections to those that may be asked were taken at the last look.
     """
 
     def __init__(
@@ -74,12 +76,15 @@ class Download:
         self._receptions: dict[Segment, Reception] = {}
         self._last_error: SourceError | None = None
         self._received = 0
-        self._resting = 0
+        self._skipped_to = 0
+        self._crowded = False
+        self._resting = 1
         self._recovered_to = 0
         self._inherited = False
         self._discard = False
         self._busy = 1
         self._over = threading.Event()
+        terms.places.add(self)
 
     def begin(self) -> None:
         """Opens the file and goes on with what is there; once, and first. Raises nothing: see `Crew.ended`."""
@@ -90,6 +95,7 @@ class Download:
         except Exception as error:  # noqa: BLE001 - see `meaning`
             self._end(meaning(error, self.digest))
         finally:
+            self._rest(-1)
             self._leave()
 
     def _open(self) -> None:
@@ -104,7 +110,7 @@ class Download:
             self._show()
             hashing = self._start_hashing()
         if hashing:
-            self._crew.hash_soon(self._advance)
+            self._hash_soon()
 
     def offer(self, sources: Sequence[BlobSource]) -> None:
         """Further sources, from another caller who wants the same blob."""
@@ -122,6 +128,7 @@ class Download:
                 work = self._take(now)
             except Exception as error:  # noqa: BLE001 - see `meaning`
                 work = meaning(error, self.digest)
+            self._crowded = work == CROWDED
         if isinstance(work, TowlineError):
             failure = work
             return lambda _: self._end(failure)
@@ -138,7 +145,8 @@ class Download:
 
     def pulse(self) -> Pulse:
         """What it does, at a glance."""
-        return Pulse(self._received, self._front.position, waits=not self._plan.complete, rests=self._resting > 0)
+        waits = not self._plan.complete and bool(self._receptions or not self._crowded)
+        return Pulse(self._received, self._front.position, waits=waits, rests=self._resting > 0)
 
     def silent(self, now: float) -> int:
         """How many of its connections have brought nothing for a while."""
@@ -148,7 +156,7 @@ class Download:
     @property
     def trouble(self) -> str:
         """Why bytes lack: the last that a source said of it."""
-        return str(self._last_error or f"{self._suppliers} sends nothing")
+        return self._suppliers.trouble(self._last_error)
 
     # Taking
 
@@ -174,12 +182,14 @@ class Download:
             return now + LOOK_AGAIN if plan.active else NEVER
         silent = [self._receptions[each] for each in plan.silent(now) if each in self._receptions]
         supplier = self._suppliers.spare(supplier, [each.supplier for each in (*late, *silent)], now)
-        if not self._terms.large.slots.take(str(supplier.source)):
+        reception = self._receptions[segment] = Reception(plan, segment, supplier, self)
+        work = partial(self._fetch, reception)
+        if not self._terms.large.slots.take(str(supplier.source)):  # last: nothing after it may fail
+            del self._receptions[segment]
             plan.release(segment)  # another blob's thread was faster
             return CROWDED
-        reception = self._receptions[segment] = Reception(plan, segment, supplier, self)
         self._busy += 1
-        return partial(self._fetch, reception)
+        return work
 
     def _next_segment(self, source: BlobSource, now: float) -> Segment | None:
         plan, pace = self._plan, self._pace
@@ -210,8 +220,10 @@ class Download:
             error = meaning(caught, self.digest)
         finally:
             self._part(reception)
-        self._learn(reception, error)
-        self._leave()
+        try:
+            self._learn(reception, error)
+        finally:
+            self._leave()
         if not self._over.is_set():
             self._crew.poke()
 
@@ -250,12 +262,20 @@ class Download:
         with self._lock:
             self._resting += change
 
+    def skipped(self, position: int) -> None:
+        """See `Receiver`. Counts where it is further than before: what always ends at the same place brings nothing."""
+        self._terms.traffic.moves += 1
+        with self._lock:
+            self._received += max(0, position - self._skipped_to)
+            self._skipped_to = max(self._skipped_to, position)
+
     def gained(self, reception: Reception, count: int) -> None:
         """See `Receiver`."""
         self._terms.traffic.moves += 1
         now = time.monotonic()
         with self._lock:
             self._received += count
+            self._skipped_to = 0
             overtaken = reception.plan.received(reception.segment, count, now)
             late = self._receptions.get(overtaken) if overtaken is not None else None
             more = self._pace.received(count, now)
@@ -312,11 +332,9 @@ class Download:
         if not hashing:
             return
         if self.size > INLINE_BYTES:
-            self._crew.hash_soon(self._advance)
-            return
-        if self._front.position == start:
-            self._feed(buffer[:count])
-        self._advance(buffer)
+            self._hash_soon()
+        else:
+            self._advance(buffer, count if self._front.position == start else 0)
 
     # Hashing
 
@@ -329,16 +347,26 @@ class Download:
         self._busy += 1
         return True
 
-    def _advance(self, buffer: memoryview) -> None:
-        """Hashes what can be hashed, for a turn."""
-        if self._hash(buffer):
+    def _hash_soon(self) -> None:
+        """Has a hashing thread go on with it, in the turn of the calling one."""
+        try:
             self._crew.hash_soon(self._advance)
+        except Exception as error:  # noqa: BLE001 - see `meaning`
+            self._end(meaning(error, self.digest))
+            self._leave()
+
+    def _advance(self, buffer: memoryview, count: int = 0) -> None:
+        """Hashes what can be hashed, for a turn: first so many bytes of the buffer."""
+        if self._hash(buffer, count):
+            self._hash_soon()
         else:
             self._leave()
 
-    def _hash(self, buffer: memoryview) -> bool:
+    def _hash(self, buffer: memoryview, count: int) -> bool:
         """Whether there is more, for another turn."""
         try:
+            if count:
+                self._feed(buffer[:count])
             for _ in range(TURN_BLOCKS):
                 step = self._step()
                 if step is None:
@@ -399,9 +427,9 @@ class Download:
             self._growing.finish(self._finished)
             return
         with self._lock:
-            again = self._begin_anew()
+            again = self._may_begin_anew()
         if again:
-            self._crew.poke()
+            self._begin_anew()
         else:
             self._discard = True
             self._end(self._suppliers.mismatch)
@@ -410,16 +438,20 @@ class Download:
         self._rest(-1)
         self._end(error)
 
-    def _begin_anew(self) -> bool:
-        """Forgets all bytes; False when to fetch them again is no use. Under lock."""
-        if not self._inherited and not (self.size and self._suppliers.blame()):
-            return False
-        self._inherited = False  # what another program left may well have been what was wrong
-        self._hashing = False
-        self._plan = Plan(self.size)
-        self._front = Front()
-        self._growing.forget()
-        return True
+    def _may_begin_anew(self) -> bool:
+        """Whether to fetch all bytes again is any use. Under lock."""
+        inherited, self._inherited = self._inherited, False  # what another program left may well be what was wrong
+        return inherited or (self.size > 0 and self._suppliers.blame())
+
+    def _begin_anew(self) -> None:
+        """Forgets all bytes. Raises OSError."""
+        self._growing.forget()  # before any of them is asked for again
+        with self._lock:
+            self._hashing = False
+            self._plan = Plan(self.size)
+            self._front = Front()
+            self._recovered_to = self._skipped_to = 0
+        self._crew.poke()
 
     # Ending
 
@@ -449,4 +481,4 @@ class Download:
             self._busy -= 1
             last = not self._busy and self._over.is_set()
         if last:
-            self._growing.close(keep=not self._discard)
+            self._growing.close(partial(self._terms.places.discard, self), keep=not self._discard)

@@ -109,10 +109,11 @@ class GrowingFile:
         """The hash has taken these bytes, after all that come before them, and they will stay: has the disk begin with
         them, so that little is left for the end.
         """
-        with contextlib.suppress(OSError):  # `finish` tries both again
+        with contextlib.suppress(OSError):  # `finish` tries again
             if self._sign_due():
                 self.sign()
-            if self._large:
+        if self._large:
+            with contextlib.suppress(OSError):  # `_seal` tries again
                 self._journal.passed(start, data)
         self._settled = start + len(data)
         if self._writeback and self._settled - self._begun >= WRITEBACK_BYTES and self._lane.idle:
@@ -176,11 +177,12 @@ class GrowingFile:
         self._settled = self._begun = 0
         self._signed = 0.0
 
-    def close(self, *, keep: bool) -> None:
-        """Closes the file and gives the place back; without `keep`, what was written is removed. Any number of times;
-        the first one counts.
+    def close(self, then: Callable[[], None] = lambda: None, *, keep: bool) -> None:
+        """Closes the file and gives the place back, and calls `then`; without `keep`, what was written is removed. Any
+        number of times; the first one counts.
         """
         self._lane.soon(partial(self._close, keep=keep))
+        self._lane.soon(then)
 
     def _close(self, *, keep: bool) -> None:
         with self._held:

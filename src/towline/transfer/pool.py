@@ -12,9 +12,10 @@ import time
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from towline.model.digest import Digest
-from towline.patience import Patience
+from towline.patience import Life, Patience, Pulse
 from towline.transfer.blob import BlobTransfer
 from towline.transfer.desk import Desk
 from towline.transfer.distances import Distances
@@ -68,15 +69,16 @@ class Wanted:
 class Handle:
     """One caller's share in a transfer; close it once. The last one that goes cancels the transfer."""
 
-    def __init__(self, pool: Pool, transfer: BlobTransfer, found: int) -> None:
+    def __init__(self, pool: Pool, transfer: BlobTransfer, found: int, patience: Patience) -> None:
         self.transfer = transfer
         self.found = found
         """Bytes that were on disk when the caller began, or joined."""
         self._pool = pool
+        self._patience = patience
 
     def close(self) -> None:
         """Does not block."""
-        self._pool._let_go(self.transfer)
+        self._pool._let_go(self.transfer, self._patience)
 
 
 @dataclass(eq=False, slots=True)
@@ -152,6 +154,7 @@ class Pool:
             distances=self._distances,
             desk=self._desk,
             active=self.active,
+            places=set(),
         )
         self._rates = [rate] if rate is not None else []
         self._connections = connections
@@ -175,6 +178,7 @@ class Pool:
         self._closed = False
         self._closing = threading.Event()
         self._nothing_comes = False
+        self._life = Life()
 
     def fetch(
         self, wanted: Sequence[Wanted], owner: Hashable, patience: Patience, *, rate: Rate | None = None
@@ -215,7 +219,7 @@ class Pool:
                 else:
                     entry.handles += 1
                     joined.append((entry.transfer, blob))
-                handles.append(Handle(self, entry.transfer, bytes_found))
+                handles.append(Handle(self, entry.transfer, bytes_found, patience))
             for handle in handles:
                 self._enqueue(self._entries[handle.transfer])
             if handles:
@@ -258,6 +262,13 @@ class Pool:
             worker.join(max(_LAST_WORD, deadline - time.monotonic()))
         self._syncing.close(max(_LAST_WORD, deadline - time.monotonic()))
 
+    def is_busy(self, now: float) -> bool:
+        """Whether anything moves, or rests for a while, so that others wait for their turn. To be called a few times a
+        second, by one thread.
+        """
+        self._life.note(self.traffic.moves, now)
+        return self._life.lasts(now) or any(transfer.pulse().rests for transfer in list(self.active))
+
     def nudge(self) -> None:
         """Looks whether something waits for a thread that could not be had before, that hangs in silence, or that is
         not there to look when it is time. To be called now and then.
@@ -267,13 +278,14 @@ class Pool:
             due = self._later and self._later[0][0] <= time.monotonic()
             if due or any(group.queue for group in self._groups.values()):
                 self._call_thread()
-            if self._entries:
+            if self._entries or self._terms.places:
                 self._call_signer()
         with self._hash_wake:
             if self._to_hash:
                 self._call_hasher()
 
-    def _let_go(self, transfer: BlobTransfer) -> None:
+    def _let_go(self, transfer: BlobTransfer, patience: Patience) -> None:
+        transfer.forgo(patience)
         with self._wake:
             entry = self._entries[transfer]
             entry.handles -= 1
@@ -452,12 +464,17 @@ class Pool:
             Worker.begin(self._sign, "towline-sign", self._signers)
 
     def _sign(self, worker: Worker) -> None:
-        """Apart from all other threads, as they may be in the middle of a long wait for a disk."""
+        """Apart from all other threads, as they may be in the middle of a long wait for a disk. What does nothing but
+        wait for its sources is not signed for: whoever follows it waits for them too.
+        """
+        before: dict[Any, Pulse] = {}
         while not self._closing.wait(SIGN_SECONDS):
             with self._wake:
-                begun = [transfer for transfer in self._entries if transfer.begun]
-                if not self._entries:
+                pulses = {place: place.pulse() for place in list(self._terms.places)}
+                if not (self._entries or pulses):
                     self._signers.discard(worker)  # under the lock: the next fetch calls another
                     return
-            for transfer in begun:
-                transfer.sign()
+            for place, pulse in pulses.items():
+                if pulse.rests or not pulse.waits or pulse != before.get(place):
+                    place.sign()
+            before = pulses

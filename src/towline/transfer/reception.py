@@ -25,6 +25,9 @@ class Receiver(Protocol):
     def arrived(self, count: int) -> None:
         """So many bytes came, of whatever use. Waits as the limits of bandwidth say. Raises Cancelled."""
 
+    def skipped(self, position: int) -> None:
+        """A source that ignores ranges has sent all up to here, which was there already."""
+
     def gained(self, reception: Reception, count: int) -> None:
         """They are of its segment."""
 
@@ -61,13 +64,16 @@ class Reception:
         if self._cancelled:
             raise Cancelled("the download was stopped")
         with stream:
-            self._skip(stream, segment.pos - start, buffer)
+            if segment.pos > start:
+                self._skip(stream, segment.pos, buffer)
             self._fill(stream, buffer)
 
     def _skip(self, stream: ByteStream, count: int, buffer: memoryview) -> None:
-        """Reads and drops what comes before the segment, from a source that ignores ranges."""
-        while count:
-            count -= self._read(stream, buffer[:count])
+        """Reads and drops so many bytes, which come before the segment, from a source that ignores ranges."""
+        skipped = 0
+        while skipped < count:
+            skipped += self._read(stream, buffer[: count - skipped])
+            self._receiver.skipped(skipped)
 
     def _fill(self, stream: ByteStream, buffer: memoryview) -> None:
         filled = 0

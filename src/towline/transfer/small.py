@@ -57,6 +57,7 @@ class SmallDownload:
         "_attempts",
         "_busy",
         "_crew",
+        "_crowded",
         "_keeping",
         "_last_error",
         "_lock",
@@ -93,10 +94,12 @@ class SmallDownload:
         self._last_error: SourceError | None = None
         self._received = 0
         self._busy = 1
+        self._crowded = False
         self._keeping = False
         self._resting = False
         self._over = False
         self._released = False
+        terms.places.add(self)
 
     def begin(self) -> None:
         """Takes what is there if a last step failed before; once, and first. Raises nothing: see `Crew.ended`."""
@@ -149,7 +152,8 @@ class SmallDownload:
 
     def pulse(self) -> Pulse:
         """What it does, at a glance."""
-        return Pulse(self._received, waits=not self._keeping, rests=self._keeping or self._resting)
+        waits = not self._keeping and bool(self._attempts or not self._crowded)
+        return Pulse(self._received, waits=waits, rests=self._keeping or self._resting)
 
     def silent(self, now: float) -> int:
         """How many of its connections have brought nothing for a while."""
@@ -159,7 +163,7 @@ class SmallDownload:
     @property
     def trouble(self) -> str:
         """Why bytes lack: the last that a source said of it."""
-        return str(self._last_error or f"{self._suppliers} sends nothing")
+        return self._suppliers.trouble(self._last_error)
 
     # Taking
 
@@ -171,8 +175,11 @@ class SmallDownload:
             if self._over or self._keeping:
                 return NEVER
             picked = self._suppliers.pick(now)
+            self._crowded = picked == CROWDED
             if isinstance(picked, Supplier):
-                return self._attempt(picked, now)
+                work = self._attempt(picked, now)
+                self._crowded = work == CROWDED
+                return work
             if picked == CROWDED:
                 return CROWDED
             if self._attempts:
@@ -361,3 +368,4 @@ class SmallDownload:
                 return
             self._released = True
         self._staging.release()
+        self._terms.places.discard(self)

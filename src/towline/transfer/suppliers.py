@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from towline.errors import DigestMismatch, TransferError
+from towline.errors import DigestMismatch, SourceError, TransferError
 from towline.model.digest import Digest
 from towline.transfer.protocols import BlobSource
 from towline.transfer.slots import Slots
@@ -73,14 +73,23 @@ class Suppliers:
         self._alone = self._least_blamed() or self._alone
         return self._alone.gone is None
 
+    def trouble(self, last: SourceError | None) -> str:
+        """Why bytes lack, for a sentence: what somebody can act on, else the `last` that a source said."""
+        return str(self._final or last or f"{self} sends nothing")
+
     @property
     def failure(self) -> TransferError:
         """Why the blob cannot be had, when all are gone."""
         if self._alone is not None:
             return self.mismatch
-        errors = [supplier.gone for supplier in self._all if supplier.gone is not None]
-        told = next((error for error in errors if not getattr(error, "refused", False)), errors[0] if errors else None)
+        told = self._final or next((supplier.gone for supplier in self._all if supplier.gone is not None), None)
         return TransferError(f"cannot download {self._digest}: {told or 'no source is known'}")
+
+    @property
+    def _final(self) -> SourceError | None:
+        """Why the first of those is gone that did more than to refuse connections: what no waiting cures."""
+        errors = [supplier.gone for supplier in self._all if supplier.gone is not None]
+        return next((error for error in errors if not getattr(error, "refused", False)), None)
 
     @property
     def mismatch(self) -> DigestMismatch:

@@ -60,7 +60,8 @@ class Room:
 @dataclass(frozen=True, slots=True)
 class Terms:
     """On which the blobs of one pull, the `owner`, are fetched. All but the owner, and some of the `rates`, is shared
-    with other pulls. `small` is the room of blobs of up to a block; `active` are the transfers whose turn has come.
+    with other pulls. `small` is the room of blobs of up to a block; `active` are the transfers whose turn has come,
+    `places` the downloads whose places this process has, those that nobody waits for any longer among them.
     """
 
     limits: Limits
@@ -71,6 +72,7 @@ class Terms:
     distances: Distances
     desk: Desk
     active: set[Any]
+    places: set[Any]
     owner: Hashable = None
     rates: Sequence[Rate] = ()
 
