@@ -27,6 +27,12 @@ from towline.watching import Watcher
 LAYERS = 4000
 WATCHERS = 10
 
+HELD = 0.05
+"""Seconds of the processor that may pass between two turns of others; 0.01 to 0.03 is what it takes."""
+
+TRIES = 3
+"""Of which one has to keep to that: what this process clears away of other tests may fall into any of them."""
+
 
 @pytest.fixture(scope="module")
 def crowd() -> Model:
@@ -77,7 +83,9 @@ def test_ten_watchers_of_thousands_of_layers_hold_the_loop_for_a_moment_only(
 ) -> None:
     name = registry.add(crowd, "library/crowd")
     keep(store_path, name, crowd)
-    turns, poll = Turns(), Watcher.poll
+    poll = Watcher.poll
+
+    turns = Turns()
 
     def counted(watcher: Watcher, now: float | None = None) -> list[Event]:
         events = poll(watcher, now)
@@ -90,7 +98,7 @@ def test_ten_watchers_of_thousands_of_layers_hold_the_loop_for_a_moment_only(
         async with session.post(f"{url}/api/pull", json={"model": name, "interleave": interleave}) as response:
             return (await response.read()).splitlines()
 
-    async def main() -> list[list[bytes]]:
+    async def main(turns: Turns) -> list[list[bytes]]:
         async with serving(store_path) as url, ClientSession() as session:
             ticking = asyncio.create_task(turns.run())
             try:
@@ -98,8 +106,12 @@ def test_ten_watchers_of_thousands_of_layers_hold_the_loop_for_a_moment_only(
             finally:
                 ticking.cancel()
 
-    streams = asyncio.run(main())
-    assert all(len(lines) >= LAYERS for lines in streams)
-    check_pull([json.loads(line) for line in streams[0]], model=crowd, interleaved=interleave)
-    assert turns.polled <= 8 * 513
-    assert turns.held < 0.25  # 0.02 where nothing else runs
+    for _ in range(TRIES):
+        turns = Turns()
+        streams = asyncio.run(main(turns))
+        assert all(len(lines) >= LAYERS for lines in streams)
+        check_pull([json.loads(line) for line in streams[0]], model=crowd, interleaved=interleave)
+        assert turns.polled <= 8 * 513
+        if turns.held < HELD:
+            return
+    pytest.fail(f"others had to wait for {turns.held:.3f} s of the processor")

@@ -42,11 +42,14 @@ def test_a_second_look_at_five_thousand_models_opens_no_file(store: Store) -> No
     with opened(store.root / "manifests") as files:
         assert sorted(names(store)) == sorted(everybody)
         assert sum(path.endswith("/latest") and os.path.isfile(path) for path in files) == 5000
+    taken = []
     with opened(store.root / "manifests") as files:
-        started = time.perf_counter()
-        assert len(names(store)) == 5000
-        assert time.perf_counter() - started < 5
+        for _ in range(3):
+            started = time.thread_time()
+            assert len(store.list()) == 5000
+            taken.append(time.thread_time() - started)
         assert not [path for path in files if os.path.isfile(path)]
+    assert min(taken) < 0.3  # of the processor; 0.14 on a slow one
 
 
 def test_a_manifest_that_is_rewritten_in_place_is_read_again(store: Store) -> None:
@@ -58,7 +61,10 @@ def test_a_manifest_that_is_rewritten_in_place_is_read_again(store: Store) -> No
         assert found == model
 
 
-def test_a_manifest_that_is_rewritten_within_one_tick_of_the_clock_is_read_again(store: Store) -> None:
+def test_a_manifest_that_is_rewritten_within_one_tick_of_the_clock_is_read_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "TICK", 60_000_000_000)
     now = time.time()
     for seed in (1, 2):
         keep(store.root, "tiny", tiny(seed), modified=now)  # of the same length, under the same time
