@@ -76,12 +76,14 @@ class Tracks:
         """Whether nothing moves any more: what is left to be seen is looked at without a pause then."""
         self._lock = threading.Lock()
         self._openings: dict[int, Progress] = {}
+        self._added_up = 0.0
+        self._sum = 0
         # One after another
         self._ends: list[Progress] = []
         self._front = 0
         self._current: Progress | None = None
         # Side by side
-        self._looked = self._looked_at_all = 0.0
+        self._looked = 0.0
         self._changes: dict[int, tuple[int, Progress]] = {}
         self._changed = 0
 
@@ -93,10 +95,15 @@ class Tracks:
         with self._lock:
             return [self._opening(number) for number in self._range(start, most)]
 
-    def newest(self, start: int, most: int) -> list[Progress]:
-        """Of blob `start` and those after it, at most so many: what was on disk as of the last looks."""
+    def now(self, start: int, most: int) -> tuple[int, int, list[Progress]]:
+        """Of blob `start` and those after it, at most so many: what is on disk at this moment; and the mark before and
+        after, between which lies nothing but these.
+        """
         with self._lock:
-            return [self._newest(number) for number in self._range(start, most)]
+            before = self._changed
+            for number in self._range(start, most):
+                self._see(number)
+            return before, self._changed, [self._newest(number) for number in self._range(start, most)]
 
     def _range(self, start: int, most: int) -> range:
         return range(start, min(start + most, len(self._tracks)))
@@ -175,17 +182,16 @@ class Tracks:
                 if self._seen[number] < self._tracks[number].total:
                     self._unfinished.append(number)
 
-    def look_at_all(self) -> None:
-        """The same of all blobs at once, for who begins to watch in the middle: some ten milliseconds for tens of
-        thousands.
+    def completed_now(self) -> int:
+        """Bytes of all blobs at this moment: for who begins to watch in the middle, as it looks at each, which takes
+        some ten milliseconds for tens of thousands. It stands for a moment too.
         """
         now = time.monotonic()
         with self._lock:
-            if now - self._looked_at_all < FRESH:
-                return
-            self._looked_at_all = now
-            for number in self._unfinished:
-                self._see(number)
+            if now - self._added_up >= FRESH:
+                self._added_up = now
+                self._sum = sum(track.completed for track in self._tracks)
+            return self._sum
 
     def _see(self, number: int) -> None:
         """Keeps the newest of a blob, the blob that moved last at the end."""

@@ -75,13 +75,9 @@ class Interleaved:
 
     def __init__(self, tracks: Tracks, *, joined: bool = False) -> None:
         self._tracks = tracks
-        self._firsts = tracks.openings
+        self._firsts = self._as_it_is if joined else tracks.openings
         self._opened = 0
-        self._mark = 0
-        if joined:
-            tracks.look_at_all()
-            self._firsts = tracks.newest
-            self._mark = tracks.mark  # what moves from here on
+        self._mark = tracks.mark if joined else 0
         self._pending: deque[Progress] = deque()
 
     def news(self, most: int, /) -> list[Progress]:
@@ -94,6 +90,12 @@ class Interleaved:
             self._mark, moved = self._tracks.since(self._mark)
             self._pending.extend(moved)
         return [self._pending.popleft() for _ in range(min(most, len(self._pending)))]
+
+    def _as_it_is(self, start: int, most: int) -> list[Progress]:
+        before, after, news = self._tracks.now(start, most)
+        if before == self._mark:  # else somebody saw others move meanwhile, and some of these come again
+            self._mark = after
+        return news
 
     @property
     def told(self) -> bool:
@@ -110,11 +112,8 @@ class AsOne:
 
     def __init__(self, tracks: Tracks, *, joined: bool = False) -> None:
         self._tracks = tracks
-        self._first = tracks.found
+        self._first = tracks.completed_now() if joined else tracks.found
         self._completed: int | None = None
-        if joined:
-            tracks.look_at_all()
-            self._first = tracks.completed
 
     def news(self, _most: int, /) -> list[Progress]:
         news = []
@@ -122,7 +121,7 @@ class AsOne:
             self._completed = self._first
             news.append(self.latest())
         self._tracks.look()
-        if self._tracks.completed != self._completed:
+        if self._tracks.completed > self._completed:
             self._completed = self._tracks.completed
             news.append(self.latest())
         return news
