@@ -207,7 +207,7 @@ class TestSlow:
         assert received(stall_timeout=9.0) == BLOB.data
         assert rule.hits == 1
 
-    def test_one_hanging_mirror_of_several_has_its_share_of_the_patience_alone(
+    def test_one_hanging_mirror_of_several_is_waited_for_alone_for_its_share(
         self, client_factory: Callable[..., Registry], registry: FaultRegistry, blob_host: FaultRegistry
     ) -> None:
         blob_host.add(MODEL, "library/tiny")

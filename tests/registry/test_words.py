@@ -203,12 +203,25 @@ class TestSentences:
 
         class Echoes:
             def apply(self, answer: Answer) -> None:
-                sent = registry.exchanges(shows_a_token)[-1].headers["authorization"].partition(" ")[2]
-                faults.Replace(oci("DENIED", echo.replace("{}", sent)), status=403).apply(answer)
+                faults.Replace(oci("DENIED", echo.replace("{}", sent())), status=403).apply(answer)
+
+        def sent() -> str:
+            return registry.exchanges(shows_a_token)[-1].headers["authorization"].partition(" ")[2]
 
         registry.require(Bearer())
         registry.fail(shows_a_token, Echoes(), times=None)
         sentence = self.refused(resolve)
-        (sent,) = registry.exchanges(shows_a_token)
         assert "it says" in sentence
-        assert sent.headers["authorization"].partition(" ")[2] not in sentence
+        assert sent() not in sentence
+
+    def test_a_token_that_was_sent_is_not_repeated_out_of_a_manifest_either(
+        self, resolve: Resolve, registry: FaultRegistry
+    ) -> None:
+        class Echoes:
+            def apply(self, answer: Answer) -> None:
+                token = registry.exchanges()[-1].headers["authorization"].partition(" ")[2]
+                faults.Replace(MODEL.with_manifest(config={"digest": token, "size": 1}).manifest).apply(answer)
+
+        registry.require(Bearer())
+        registry.fail(lambda exchange: "authorization" in exchange.headers, Echoes(), times=None)
+        assert "invalid digest '***'" in self.refused(resolve, InvalidManifest)

@@ -21,6 +21,7 @@ from towline.model.manifest import (
 )
 from towline.model.name import ModelName
 from towline.patience import Patience, Pulse
+from towline.redaction import forms_of, redact
 from towline.registry.access import Access, Asking, check_status
 from towline.registry.blob import RegistryBlob
 from towline.registry.endpoints import Endpoint, endpoints, transport
@@ -152,10 +153,10 @@ class Registry:
         if reference.startswith("sha256:"):
             # A pin is the manifest's: an index, even one with this digest, would let another manifest in.
             _check_digest(raw, Digest.parse(reference), endpoint)
-        elif (entry := _read(sole_entry, raw, endpoint)) is not None:
+        elif (entry := _read(sole_entry, raw, question)) is not None:
             raw = self._raw(question, str(entry))
             _check_digest(raw, entry, endpoint)
-        return _read(Manifest.parse, raw, endpoint)
+        return _read(Manifest.parse, raw, question)
 
     def _raw(self, question: _Question, reference: str) -> bytes:
         """The bytes of one manifest, by a request with an allowance of its own."""
@@ -192,12 +193,13 @@ class Registry:
         return raw
 
 
-def _read(parse: Callable[[bytes], T], raw: bytes, endpoint: Endpoint) -> T:
+def _read(parse: Callable[[bytes], T], raw: bytes, question: _Question) -> T:
     """What a manifest says. Raises InvalidManifest, which names who sent it."""
     try:
         return parse(raw)
     except InvalidManifest as error:
-        raise InvalidManifest(str(error).replace("the registry", endpoint.shown, 1)) from None
+        told = redact(str(error), forms_of(question.call.secrets))
+        raise InvalidManifest(told.replace("the registry", question.endpoint.shown, 1)) from None
 
 
 def _check_digest(raw: bytes, wanted: Digest, endpoint: Endpoint) -> None:
