@@ -9,6 +9,7 @@ Nothing here follows a redirect, retries, or knows what a registry is.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import socket
 import ssl
@@ -96,6 +97,8 @@ class _Server:
         """For the header of this name."""
         self.shown = shown
         """For sentences."""
+        self.least_wait = math.inf
+        """Seconds from a request to the head of its answer, at best."""
         self._pool = pool
         self._most = most
         self._idle: list[Any] = []
@@ -163,6 +166,10 @@ class HttpClient:
         # Put together by hand: `urlunsplit` takes a path that begins with two slashes for a host, and adds two more.
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         return self._servers.get(origin) or self._met(origin), _encode_target(target)
+
+    def least_wait(self, url: str) -> float:
+        """Seconds from a request to this server to the head of its answer, at best; infinite before any."""
+        return self._server(url)[0].least_wait
 
     def _met(self, origin: str) -> _Server:
         with self._lock:
@@ -259,11 +266,14 @@ class Call:
                 connection.timeout = self._client.connect_timeout
                 connection.connect()
             self._uses(connection.sock, connection.address)
+            since = time.monotonic()
             wire = Wire(connection.sock, self.allowance)
             # A server may answer before it has read all, and go: what it said counts.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.sock.sendall(request)
-            return Response(self, wire, method, host=self.host, release=partial(server.take_back, connection))
+            response = Response(self, wire, method, host=self.host, release=partial(server.take_back, connection))
+            server.least_wait = min(server.least_wait, time.monotonic() - since)
+            return response
         except BaseException as error:
             self._let_go()
             connection.close()

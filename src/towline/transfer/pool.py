@@ -138,8 +138,9 @@ class Pool:
         self.traffic = Traffic()
         self.active: set[BlobTransfer] = set()
         """The transfers whose turn has come, and that are not over."""
-        self._distances = Distances()
-        far = self._distances.far
+        self.distances = Distances()
+        """How far the hosts of sources are, as far as it is known: others may know more."""
+        far = self.distances.far
         self._desk = Desk()
         self._syncing = Syncing(here=connections // 4)
         self._terms = Terms(
@@ -151,7 +152,7 @@ class Pool:
             ),
             syncing=self._syncing,
             traffic=self.traffic,
-            distances=self._distances,
+            distances=self.distances,
             desk=self._desk,
             active=self.active,
             places=set(),
@@ -337,7 +338,7 @@ class Pool:
         count = len(self._workers)
         if count >= MOST_THREADS * self._connections:
             return False
-        return count < self._connections + self._hanging or self._distances.any_far
+        return count < self._connections + self._hanging or self.distances.any_far
 
     def _silent(self) -> int:
         """How many threads wait in silence: others may work meanwhile."""
