@@ -81,7 +81,7 @@ def test_a_pull_that_keeps_trying_outlasts_a_registry_that_is_down_and_says_so(
     registry.stop()
     with Pulling(store_path, stall_timeout=0.5, refused_timeout=0.5) as pulling:
         watcher = pulling.puller.join(name, keep_trying=True)
-        pull = pulling.puller._running[name.key, None]
+        pull = next(iter(pulling.puller._running.values()))
         said = threading.Event()
         with watcher:
             for _ in range(400):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from towline.transfer.front import Front
 from towline.transfer.growing import GrowingFile
 from towline.transfer.journal import BLOCK_BYTES, Journal
 from towline.transfer.pool import MOST_ACTIVE, Wanted
+from towline.transfer.slots import Slots
+from towline.transfer.work import Room
 
 SIZE = 20 * MIB
 DATA = content(SIZE)
@@ -281,6 +284,19 @@ class TestGivingBack:
             assert len(came) == MOST_ACTIVE
             goes_on.set()
             assert [each.finish() for each in fetched] == blobs
+
+    def test_one_that_has_no_place_yet_keeps_none_from_more_connections(self, tmp_path: Path) -> None:
+        with Downloads(tmp_path) as downloads:
+            pool = downloads.pool
+            pool._terms = replace(pool._terms, large=Room(pool._terms.large.slots, Slots(1, pool._freed)))
+            source = MemorySource(DATA, before_read=waits_a_little, step=1 << 18)
+            data = content(BLOCK_BYTES + 1)
+            first, second = downloads.fetch_all(
+                [DATA, data], lambda each: source if each == DATA else MemorySource(each)
+            )
+            assert first.finish() == DATA
+            assert second.finish() == data
+        assert source.most_open > 1
 
     def test_a_host_that_hangs_keeps_no_other_from_a_thread(self, tmp_path: Path) -> None:
         hung = [content(1000, seed) for seed in range(8)]

@@ -39,11 +39,6 @@ MOST_ACTIVE = 64
 registry asks to wait, every free thread would begin another one, until the system has no more files to open.
 """
 
-SILENT = 2.0
-"""Seconds without a byte after which a connection does not count among those that carry blobs: a host that hangs must
-not keep the others from theirs.
-"""
-
 MOST_THREADS = 4
 """Times the connections that carry large blobs: how many threads there are at most, with those that wait in silence, or
 for small blobs of a host that is far.
@@ -102,13 +97,13 @@ class _Group:
     queue: deque[_Entry] = field(default_factory=deque)
     workers: int = 0
 
-    def neediest(self, *, small: bool) -> _Entry | None:
-        """The entry with the fewest threads, among the first of the queue; the first of several. Of small blobs alone
-        where only those are wanted.
+    def neediest(self, *, small: bool, begun: bool) -> _Entry | None:
+        """The entry with the fewest threads, among the first of the queue; the first of several. Of small blobs alone,
+        or of those that have begun, where only those are wanted.
         """
         best: _Entry | None = None
         for entry in itertools.islice(self.queue, _LOOK_AHEAD):
-            if small and not entry.small:
+            if (small and not entry.small) or (begun and not entry.transfer.begun):
                 continue
             if not entry.workers:
                 return entry
@@ -386,17 +381,22 @@ class Pool:
         return None
 
     def _choose(self, now: float) -> tuple[_Entry, Work] | None:
+        small = self._large_ones >= self._connections + self._hanging
         for owner, group in sorted(self._groups.items(), key=lambda item: item[1].workers):
-            while (entry := group.neediest(small=self._large_ones >= self._connections + self._hanging)) is not None:
+            begun = False
+            while (entry := group.neediest(small=small, begun=begun)) is not None:
                 answer = self._ask(entry, now)
                 if not isinstance(answer, float):
                     if entry.small:  # one thread has all of it to do, unless that takes long
                         self._ask_later(group, entry, now + DUEL_AGE)
                     self._count(entry, 1)
                     return entry, answer
-                if answer == CROWDED:
+                if answer != CROWDED:
+                    self._ask_later(group, entry, answer)
+                elif begun or entry.transfer.begun:
                     break
-                self._ask_later(group, entry, answer)
+                else:  # there is no place for another one: those that have theirs may still use more threads
+                    begun = True
             if not group.workers and not group.queue:
                 del self._groups[owner]
         return None
