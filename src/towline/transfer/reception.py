@@ -72,8 +72,9 @@ class Reception:
         """Reads and drops so many bytes, which come before the segment, from a source that ignores ranges."""
         skipped = 0
         while skipped < count:
-            skipped += self._read(stream, buffer[: count - skipped])
-            self._receiver.skipped(skipped)
+            if came := self._read(stream, buffer[: count - skipped]):
+                skipped += came
+                self._receiver.skipped(skipped)
 
     def _fill(self, stream: ByteStream, buffer: memoryview) -> None:
         filled = 0
