@@ -76,8 +76,8 @@ class RegistryBlob:
         """The answer that begins with the stream's bytes. Raises SourceBusy, SourceGone, SourceLied, RegistryError,
         Cancelled.
         """
-        headers = {"Accept-Encoding": "identity"}
-        if self.ranged:
+        headers = {}
+        if self.ranged and stream.stop - stream.start < self.blob.size:
             headers["Range"] = f"bytes={stream.start}-{stream.stop - 1}"
         allowance = Allowance.by(self.patience)
         asking = Asking(stream.call, self._endpoint, self._repository, headers, allowance, self.served)

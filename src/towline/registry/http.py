@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import select
 import socket
 import ssl
 import threading
@@ -39,9 +40,6 @@ USER_AGENT = f"towline/{_version.__version__}"
 _MAX_SERVERS = 64
 """Servers whose connections are kept: mirrors and blob hosts are few."""
 
-_MOMENT = 1.0
-"""Seconds for which an idle connection is not looked at before it is used again: no server gives one up so soon."""
-
 _USUAL = re.compile(r"(https?://[\w.:-]+)(/(?:[\w!$&'()*+,;=:@/?.~-]|%[0-9A-F]{2})*)\Z", re.ASCII)
 """An address of which each part can stand in a request as it is."""
 
@@ -52,7 +50,6 @@ class _Conversing:
     sock: socket.socket | None
     call: Call
     address: Address
-    idle_since: float = 0.0
     _twin: socket.socket | None = None
 
     def _new_conn(self: Any) -> socket.socket:
@@ -108,8 +105,7 @@ class _Server:
         """One that is idle and that the server has not closed, or one that is yet to be connected."""
         with contextlib.suppress(IndexError):
             while connection := self._idle.pop():
-                # One that closes within the moment is replaced by whoever finds that out.
-                if time.monotonic() - connection.idle_since < _MOMENT or connection.is_connected:
+                if connection.sock is not None and _is_quiet(connection.sock):
                     return connection
                 connection.close()
         return self.fresh()
@@ -123,7 +119,6 @@ class _Server:
         if not reusable or len(self._idle) >= self._most:
             connection.close()
             return
-        connection.idle_since = time.monotonic()
         self._idle.append(connection)
         if self._closed:  # before that, or since
             self.close()
@@ -362,11 +357,18 @@ class Call:
             self._socket = None
 
 
+def _is_quiet(sock: socket.socket) -> bool:
+    """Whether nothing has come over an idle connection: neither its end, nor bytes that belong to no answer."""
+    look = select.poll()
+    look.register(sock, select.POLLIN)
+    return not look.poll(0)
+
+
 def _request(method: str, target: str, host: str, headers: Mapping[str, str]) -> bytes:
     """Raises ValueError where a header would hold more than a header."""
-    fields = {"Host": host, "User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
-    text = "\r\n".join(lines)
-    if max(text.count("\n"), text.count("\r")) >= len(lines):
+    text = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAccept-Encoding: identity\r\n"
+    for name, value in headers.items():
+        text += f"{name}: {value}\r\n"
+    if text.count("\n") != 4 + len(headers) or text.count("\r") != 4 + len(headers):
         raise ValueError("a line break in a request")
-    return text.encode("latin-1")
+    return f"{text}\r\n".encode("latin-1")

@@ -35,7 +35,19 @@ class StagedBlob:
     while it is written and one when it is whole.
     """
 
-    __slots__ = ("_digest", "_folder", "_layout", "_lock", "_lock_path", "_size", "_small", "_wrong", "begun")
+    __slots__ = (
+        "_data",
+        "_digest",
+        "_folder",
+        "_layout",
+        "_lock",
+        "_lock_path",
+        "_size",
+        "_small",
+        "_whole",
+        "_wrong",
+        "begun",
+    )
 
     def __init__(
         self, layout: Layout, digest: Digest, size: int, *, begun: bool = True, wrong: Stamp | None = None
@@ -52,11 +64,13 @@ class StagedBlob:
         self._folder = layout.staged(key)
         self._lock_path = layout.lock(key)
         self._lock = FileLock(self._lock_path)
+        self._data: Confined | None = None
+        self._whole: Confined | None = None
 
     @property
     def data_path(self) -> Confined:
         """The growing file."""
-        return self._named("data")
+        return self._data or self._named("data")
 
     @property
     def journal_path(self) -> Confined:
@@ -66,7 +80,7 @@ class StagedBlob:
     @property
     def whole_path(self) -> Confined:
         """The file once it is verified and durable."""
-        return self._named("whole")
+        return self._whole or self._named("whole")
 
     def _named(self, name: str) -> Confined:
         folder = self._folder
@@ -88,6 +102,7 @@ class StagedBlob:
         try:
             if not self._lock.acquire():
                 return False
+            self._data, self._whole = self._named("data"), self._named("whole")  # which are asked for often from now on
             if not self._small:
                 self.make()
         except OSError as error:

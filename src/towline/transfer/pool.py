@@ -155,7 +155,8 @@ class Pool:
         self._rates = [rate] if rate is not None else []
         self._connections = connections
         self._hashers = hashers
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
         self._entries: dict[BlobTransfer, _Entry] = {}
         self._by_blob: dict[tuple[Digest, int], _Entry] = {}
         self._groups: dict[Hashable, _Group] = {}
@@ -207,7 +208,7 @@ class Pool:
     ) -> list[tuple[BlobTransfer, Wanted]]:
         """Appends a handle for each blob; tells which were under way already."""
         joined = []
-        with self._wake:
+        with self._lock:
             for blob, bytes_found in zip(wanted, found, strict=True):
                 entry = self._by_blob.get((blob.digest, blob.size))
                 if entry is None or entry.transfer.concluded:
@@ -241,7 +242,7 @@ class Pool:
 
     def close(self, timeout: float = 2.0) -> None:
         """Cancels everything and waits for the threads, at most `timeout` seconds."""
-        with self._wake:
+        with self._lock:
             self._closed = True
             self._closing.set()
             transfers = list(self._entries)
@@ -269,7 +270,7 @@ class Pool:
         """Looks whether something waits for a thread that could not be had before, that hangs in silence, or that is
         not there to look when it is time. To be called now and then.
         """
-        with self._wake:
+        with self._lock:
             self._hanging = self._silent()
             due = self._later and self._later[0][0] <= time.monotonic()
             if due or any(group.queue for group in self._groups.values()):
@@ -282,7 +283,7 @@ class Pool:
 
     def _let_go(self, transfer: BlobTransfer, patience: Patience) -> None:
         transfer.forgo(patience)
-        with self._wake:
+        with self._lock:
             entry = self._entries[transfer]
             entry.handles -= 1
             if entry.handles:
@@ -291,13 +292,13 @@ class Pool:
             if self._by_blob.get((transfer.digest, transfer.size)) is entry:
                 del self._by_blob[transfer.digest, transfer.size]
         transfer.cancel()
-        with self._wake:
+        with self._lock:
             self._call_thread()  # another may begin in its place
 
     # Receiving
 
     def _poke(self, transfer: BlobTransfer) -> None:
-        with self._wake:
+        with self._lock:
             entry = self._entries.get(transfer)
             if entry is not None:
                 self._enqueue(entry)
@@ -318,7 +319,7 @@ class Pool:
     def _freed(self) -> None:
         """A connection or a place was given back. Whoever waits for one says so before the last look for it."""
         if self._crowded:
-            with self._wake:
+            with self._lock:
                 self._crowded = False
                 self._call_thread()
 
@@ -344,7 +345,7 @@ class Pool:
     def _work(self, worker: Worker) -> None:
         buffer = memoryview(mmap.mmap(-1, BLOCK_BYTES))  # which takes no memory before it is used
         while True:
-            with self._wake:
+            with self._lock:
                 chosen = self._next()
                 if chosen is None:
                     return
@@ -357,7 +358,7 @@ class Pool:
                 entry.transfer.fail(error)
             finally:
                 worker.transfer = None
-                with self._wake:
+                with self._lock:
                     self._count(entry, -1)
 
     def _next(self) -> tuple[_Entry, Work] | None:
@@ -470,7 +471,7 @@ class Pool:
         """
         before: dict[Any, Pulse] = {}
         while not self._closing.wait(SIGN_SECONDS):
-            with self._wake:
+            with self._lock:
                 pulses = {place: place.pulse() for place in list(self._terms.places)}
                 if not (self._entries or pulses):
                     self._signers.discard(worker)  # under the lock: the next fetch calls another

@@ -40,20 +40,24 @@ class Syncing:
         self._threads: list[threading.Thread] = []
         self._unfinished = 0
         self._closed = False
-        self._here = threading.Semaphore(here)
+        self._here = here
         self._slow = False
 
     def promptly(self, task: Task) -> None:
         """Has the task done where it costs least: here, as long as disks are quick, and few callers wait for one. So a
         disk that is slow at once holds up no more than those few.
         """
-        if self._slow or not self._here.acquire(blocking=False):
+        with self._lock:
+            here = self._here > 0 and not self._slow
+            self._here -= here
+        if not here:
             self.soon(task)
             return
         try:
             self._timed(task)
         finally:
-            self._here.release()
+            with self._lock:
+                self._here += 1
 
     def soon(self, task: Task) -> None:
         """Has the task done. Does not wait for it, unless it has to be done here."""
