@@ -62,3 +62,10 @@ def test_who_got_no_turn_gives_none_back() -> None:
     assert desk._lock.locked()
     hangs.leave()
     eventually(lambda: not desk._lock.locked(), "the turn to be given back")
+
+
+def test_who_takes_no_turn_gets_none_by_being_away() -> None:
+    desk = Desk()
+    with desk.away:
+        pass
+    assert not desk._lock.locked()

@@ -14,8 +14,12 @@ LONGEST_TURN = 0.05
 """Seconds after which the others go on beside the one whose turn it is: a disk, or a share, may make that wait."""
 
 
+MOST_BYTES = 128 << 10
+"""A blob's size up to which turns are taken: what is larger is better hashed and written by several threads at once."""
+
+
 class Desk:
-    """A context manager, for one turn. Safe from threads; `away` is for within a turn."""
+    """A context manager, for one turn. Safe from threads; `away` is for within a turn, and for those who take none."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,15 +47,18 @@ class Desk:
 
 
 class _Away:
-    __slots__ = ("_desk",)
+    __slots__ = ("_desk", "_had_it")
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._had_it = False
 
     def __enter__(self) -> None:
+        self._had_it = self._desk._holder == threading.get_ident()
         self._desk.__exit__(None, None, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._desk.__enter__()
+        if self._had_it:
+            self._desk.__enter__()

@@ -16,6 +16,7 @@ from typing import Any
 
 from towline.model.digest import Digest
 from towline.patience import Life, Patience, Pulse
+from towline.transfer import desk
 from towline.transfer.blob import BlobTransfer
 from towline.transfer.desk import Desk
 from towline.transfer.distances import Distances
@@ -352,7 +353,7 @@ class Pool:
                 entry, work = chosen
             worker.transfer = entry.transfer
             try:
-                with self._desk if entry.small else contextlib.nullcontext():
+                with self._desk if entry.transfer.size <= desk.MOST_BYTES else contextlib.nullcontext():
                     work(buffer)
             except Exception as error:  # noqa: BLE001 - it is a fault of one blob, and the thread has others to serve
                 entry.transfer.fail(error)

@@ -266,10 +266,11 @@ class SmallDownload:
         self._resting = True
         try:
             until = now + pause
-            while (left := until - time.monotonic()) > 0:
-                if self._over:
-                    raise Cancelled("the download was stopped")
-                time.sleep(min(left, _LONGEST_PAUSE))
+            with self._terms.desk.away:
+                while (left := until - time.monotonic()) > 0:
+                    if self._over:
+                        raise Cancelled("the download was stopped")
+                    time.sleep(min(left, _LONGEST_PAUSE))
         finally:
             self._resting = False
 
