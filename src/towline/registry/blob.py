@@ -129,7 +129,7 @@ class RegistryBlob:
         if (response.headers.get("Content-Encoding") or "").lower() not in ("", "identity"):
             raise SourceLied(f"{response.host} sends the blob compressed, which was not asked for")
         if response.status == 200:
-            _check_length(response, self.blob.size)
+            _check_length(response, self.blob.size, f"the manifest promises {self.blob.size}")
             if stream.start:
                 self.ranged = False
                 raise SourceBusy(f"{response.host} ignores ranges", retry_after=0.0)
@@ -149,7 +149,7 @@ class RegistryBlob:
                 f"{response.host} sends bytes {first}-{last} where {stream.start}-{stream.stop - 1} were asked for"
             )
         promised = int(last) + 1 - int(first)
-        _check_length(response, promised)
+        _check_length(response, promised, f"{promised} were promised")
         return promised
 
 
@@ -262,12 +262,12 @@ class RangeStream:
             self._source.forget(answer.kept)
 
 
-def _check_length(response: Response, expected: int) -> None:
+def _check_length(response: Response, expected: int, told: str) -> None:
     if response.announced == expected:
         return
     if response.announced is not None:
         page = words_of(response) if response.web_page else ""
-        raise SourceLied(f"{response.host} has {response.announced} bytes where {expected} were promised{page}")
+        raise SourceLied(f"{response.host} has {response.announced} bytes where {told}{page}")
     if response.headers.get("Content-Length") is not None:  # its words are not repeated: whose they are nobody knows
         raise SourceLied(f"{response.host} does not say in a number how many bytes it sends")
     if response.web_page:
