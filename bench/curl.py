@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
@@ -74,6 +75,9 @@ class CurlStream:
         if self._begun:
             _handles.multi.remove_handle(_handles.easy)
             self._begun = False
+
+    def waits_within(self, aside: AbstractContextManager[None]) -> None:
+        """See `ByteStream`; curl waits by itself."""
 
     def cancel(self) -> None:
         """From any thread; noticed within a tenth of a second."""

@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -64,6 +65,7 @@ class MemoryStream:
         self.at = start
         self.stop = stop
         self.cancelled = threading.Event()
+        self.aside: AbstractContextManager[None] = nullcontext()
 
     def __enter__(self) -> Self:
         with self.source.lock:
@@ -78,12 +80,16 @@ class MemoryStream:
         with self.source.lock:
             self.source.open_now -= 1
 
+    def waits_within(self, aside: AbstractContextManager[None]) -> None:
+        self.aside = aside
+
     def cancel(self) -> None:
         self.cancelled.set()
 
     def readinto(self, buffer: memoryview) -> int:
         if self.source.before_read:
-            self.source.before_read(self)
+            with self.aside:
+                self.source.before_read(self)
         if self.cancelled.is_set():
             raise Cancelled("the test cancelled")
         count = min(len(buffer), self.stop - self.at, self.source.step)

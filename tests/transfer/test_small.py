@@ -160,6 +160,12 @@ class TestDistances:
         distances.note("a", 9 * FAR)
         assert not distances.far("a")
 
+    def test_what_is_guessed_takes_some_of_the_wait_for_work(self) -> None:
+        distances = Distances()
+        distances.guess("near", 2 * FAR)
+        distances.guess("far", 5 * FAR)
+        assert [distances.far(host) for host in ("near", "far")] == [False, True]
+
     def test_more_are_asked_for_at_once_from_a_far_host_but_no_more_of_large_ones(self, tmp_path: Path) -> None:
         gate = threading.Event()
         sources: list[MemorySource] = []

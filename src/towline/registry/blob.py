@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
@@ -211,6 +212,10 @@ class RangeStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.call.close()
+
+    def waits_within(self, aside: AbstractContextManager[None]) -> None:
+        """See `ByteStream`."""
+        self.call.aside = aside
 
     def cancel(self) -> None:
         """From any thread: a blocked or later `readinto` raises Cancelled."""

@@ -33,7 +33,7 @@ from towline.registry.addresses import Address, Addresses, NotPermittedError
 from towline.registry.failures import FAILURES, host_of, translated
 from towline.registry.guard import Guard
 from towline.registry.response import Response
-from towline.registry.wire import Allowance, Wire
+from towline.registry.wire import NOTHING, Allowance, Wire
 
 USER_AGENT = f"towline/{_version.__version__}"
 
@@ -203,6 +203,8 @@ class Call:
         """What is left of it for the request under way."""
         self.address: Address | None = None
         """To which its connection is."""
+        self.aside: contextlib.AbstractContextManager[None] = NOTHING
+        """Entered while the conversation waits for the network."""
         self.secrets: set[str] = set()
         """What its requests carried, and nobody is to be told."""
         self._client = client
@@ -259,10 +261,11 @@ class Call:
             connection.call = self
             if not kept:
                 connection.timeout = self._client.connect_timeout
-                connection.connect()
+                with self.aside:
+                    connection.connect()
             self._uses(connection.sock, connection.address)
             since = time.monotonic()
-            wire = Wire(connection.sock, self.allowance)
+            wire = Wire(connection.sock, self.allowance, self.aside)
             # A server may answer before it has read all, and go: what it said counts.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.sock.sendall(request)

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from http.client import HTTPException
 from typing import Any, Self, TypeVar
 
@@ -23,6 +24,9 @@ _STEP = 16 << 10
 _TLS_STEP = 256 << 10
 _TLS_SECONDS = 0.02
 """Records are read on, up to so many bytes or seconds: more would keep what has come from being used."""
+
+NOTHING: AbstractContextManager[None] = contextlib.nullcontext()
+"""To do while a connection is waited for."""
 
 T = TypeVar("T")
 
@@ -71,11 +75,14 @@ class Allowance:
 
 class Wire:
     """The receiving end of `sock`, plain or TLS, for one answer. Waits no longer than `allowance`, which may be renewed
-    or replaced, and for one tick at once.
+    or replaced, and for one tick at once; `aside` is entered meanwhile.
     """
 
-    def __init__(self, sock: socket.socket, allowance: Allowance) -> None:
+    def __init__(
+        self, sock: socket.socket, allowance: Allowance, aside: AbstractContextManager[None] = NOTHING
+    ) -> None:
         self.allowance = allowance
+        self._aside = aside
         self._socket = sock
         self._tls: Any = getattr(sock, "_sslobj", None)
         self._held = bytearray()
@@ -171,7 +178,8 @@ class Wire:
             self._socket.settimeout(tick)
         since = time.monotonic()
         try:
-            return receive()
+            with self._aside:
+                return receive()
         except TimeoutError:
             return None
         finally:

@@ -8,6 +8,8 @@ and leaves only while it waits for the network.
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 LONGEST_TURN = 0.05
@@ -19,30 +21,46 @@ MOST_BYTES = 128 << 10
 
 
 class Desk:
-    """A context manager, for one turn. Safe from threads; `away` is for within a turn, and for those who take none."""
+    """Safe from threads; each has its turn from `take` to `leave`, and may be `away` within it. A context manager does
+    both.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holder = 0
-        self._overdue = False
+        self._since = 0.0
+
+    def take(self) -> None:
+        """Waits for one's turn, or until whoever has it has had it for too long; who has it keeps it."""
+        if self._holder == threading.get_ident():
+            return
+        while not self._lock.acquire(timeout=max(self._left, 0.0)):
+            if self._left <= 0:
+                return
+        self._holder, self._since = threading.get_ident(), time.monotonic()
+
+    @property
+    def _left(self) -> float:
+        """Seconds of the present turn."""
+        return self._since + LONGEST_TURN - time.monotonic() if self._holder else LONGEST_TURN
+
+    def leave(self) -> None:
+        """Ends one's turn; who has none has nothing to end."""
+        if self._holder == threading.get_ident():
+            self._holder = 0
+            self._lock.release()
 
     def __enter__(self) -> None:
-        if self._lock.acquire(timeout=0 if self._overdue else LONGEST_TURN):
-            self._holder = threading.get_ident()
-        else:
-            self._overdue = True
+        self.take()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._holder == threading.get_ident():
-            self._holder = 0
-            self._overdue = False
-            self._lock.release()
+        self.leave()
 
     @property
-    def away(self) -> _Away:
-        """A context manager: others have their turn meanwhile."""
+    def away(self) -> AbstractContextManager[None]:
+        """Others have their turn meanwhile, and who had one has it again afterwards. For one thread."""
         return _Away(self)
 
 
@@ -55,10 +73,10 @@ class _Away:
 
     def __enter__(self) -> None:
         self._had_it = self._desk._holder == threading.get_ident()
-        self._desk.__exit__(None, None, None)
+        self._desk.leave()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._had_it:
-            self._desk.__enter__()
+            self._desk.take()

@@ -8,6 +8,10 @@ for is work, and is not done sooner by asking for more at once.
 """
 
 
+_WORK = 3.0
+"""Times the way that the answer to another question may take: registries look a manifest up, and read it."""
+
+
 class Distances:
     """The shortest wait for a first byte, of each host. Safe from threads."""
 
@@ -21,6 +25,10 @@ class Distances:
         if seconds < self._least.get(host, float("inf")):
             self._least[host] = seconds
             self.any_far = any(map(self.far, list(self._least)))
+
+    def guess(self, host: str, seconds: float) -> None:
+        """The answer to another question began after so long, most of which may have been work."""
+        self.note(host, seconds / _WORK)
 
     def far(self, host: object) -> bool:
         """Whether this one is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import logging
@@ -168,6 +167,7 @@ class Pool:
         self._hanging = 0
         self._crowded = False
         self._workers: set[Worker] = set()
+        self._receivers: set[int] = set()
         self._to_hash: deque[Work] = deque()
         self._hash_wake = threading.Condition()
         self._hash_idle = 0
@@ -273,6 +273,7 @@ class Pool:
         """
         with self._lock:
             self._hanging = self._silent()
+            self._crowded = False
             due = self._later and self._later[0][0] <= time.monotonic()
             if due or any(group.queue for group in self._groups.values()):
                 self._call_thread()
@@ -318,8 +319,12 @@ class Pool:
             queue.append(entry)
 
     def _freed(self) -> None:
-        """A connection or a place was given back. Whoever waits for one says so before the last look for it."""
-        if self._crowded:
+        """A connection or a place was given back. Whoever waits for one says so before the last look for it.
+
+        A receiving thread looks for itself when it is through: to wake another one, each time, that finds nothing then
+        costs more than a small blob.
+        """
+        if self._crowded and threading.get_ident() not in self._receivers:
             with self._lock:
                 self._crowded = False
                 self._call_thread()
@@ -345,16 +350,21 @@ class Pool:
 
     def _work(self, worker: Worker) -> None:
         buffer = memoryview(mmap.mmap(-1, BLOCK_BYTES))  # which takes no memory before it is used
+        self._receivers.add(threading.get_ident())
         while True:
             with self._lock:
                 chosen = self._next()
                 if chosen is None:
+                    self._receivers.discard(threading.get_ident())
                     return
                 entry, work = chosen
             worker.transfer = entry.transfer
             try:
-                with self._desk if entry.transfer.size <= desk.MOST_BYTES else contextlib.nullcontext():
-                    work(buffer)
+                if entry.transfer.size <= desk.MOST_BYTES:
+                    self._desk.take()
+                else:
+                    self._desk.leave()
+                work(buffer)
             except Exception as error:  # noqa: BLE001 - it is a fault of one blob, and the thread has others to serve
                 entry.transfer.fail(error)
             finally:
@@ -372,14 +382,16 @@ class Pool:
                     self._enqueue(entry)
             chosen = self._choose(now)
             if chosen is not None:
-                if any(group.queue for group in self._groups.values()):
+                if not self._crowded and any(group.queue for group in self._groups.values()):
                     self._call_thread()
                 return chosen
+            self._desk.leave()
             self._idle += 1
             try:
                 self._wake.wait(self._later[0][0] - now if self._later else None)
             finally:
                 self._idle -= 1
+        self._desk.leave()
         return None
 
     def _choose(self, now: float) -> tuple[_Entry, Work] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -24,6 +25,9 @@ class ByteStream(Protocol):
         Raises SourceBusy (try later), SourceGone (this source never will), SourceLied (bytes other than asked for),
         Cancelled.
         """
+
+    def waits_within(self, aside: AbstractContextManager[None]) -> None:
+        """Has `aside` entered whenever it waits for the network. To be called first, if at all."""
 
     def cancel(self) -> None:
         """From any thread, any number of times: a blocked or later `readinto` raises Cancelled within milliseconds."""

@@ -237,13 +237,13 @@ class SmallDownload:
         began = time.monotonic()
         source = attempt.supplier.source
         stream = attempt.stream = source.open(0, self.size)
+        stream.waits_within(self._terms.desk.away)
         if attempt.cancelled:
             raise Cancelled("the download was stopped")
         with stream:
             filled = 0
             while filled < self.size:
-                with self._terms.desk.away:
-                    count = stream.readinto(buffer[filled : self.size])
+                count = stream.readinto(buffer[filled : self.size])
                 if count is None:
                     continue
                 if not count:
