@@ -14,7 +14,7 @@ from tests.transfer.doubles import MIB, Downloads, MemorySource, MemoryStream, c
 from towline.errors import DigestMismatch, SourceBusy, StoreError, TransferError
 from towline.transfer import small
 from towline.transfer.distances import FAR, Distances
-from towline.transfer.pool import MOST_THREADS
+from towline.transfer.pool import MOST_THREADS, Pool
 
 DATA = content(100_000)
 
@@ -193,3 +193,20 @@ class TestDistances:
             assert asked() == 4
             gate.set()
             assert [each.finish() for each in fetched] == large_ones
+
+
+def test_a_thread_that_ends_by_a_fault_keeps_no_turn(downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, failed, real = downloads.pool, threading.Event(), Pool._choose
+
+    def choose(pool: Pool, now: float) -> object:
+        if pool._desk._holder and not failed.is_set():
+            failed.set()
+            raise MemoryError
+        return real(pool, now)
+
+    monkeypatch.setattr(Pool, "_choose", choose)
+    assert downloads.fetch(DATA, MemorySource(DATA)).finish() == DATA
+    assert failed.wait(20)
+    eventually(lambda: not pool._desk._lock.locked(), "its turn to end")
+    other = content(70_000)
+    assert downloads.fetch(other, MemorySource(other)).finish() == other

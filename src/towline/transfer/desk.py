@@ -1,7 +1,7 @@
 """Where the threads that fetch small blobs take turns.
 
 What such a blob costs is a few dozen calls of the system, at each of which Python lets another thread run: dozens of
-threads that do so at once spend more time on changing turns than on blobs. So one at a time does all that it has to,
+threads that do so at once spend much of it on changing turns. So one at a time does all that it has to,
 and leaves only while it waits for the network.
 """
 

@@ -349,13 +349,19 @@ class Pool:
         return sum(transfer.silent(now) for transfer in busy if transfer is not None)
 
     def _work(self, worker: Worker) -> None:
-        buffer = memoryview(mmap.mmap(-1, BLOCK_BYTES))  # which takes no memory before it is used
         self._receivers.add(threading.get_ident())
+        try:
+            self._receive(worker)
+        finally:  # however it ends: another thread may have the same number then
+            self._receivers.discard(threading.get_ident())
+            self._desk.leave()
+
+    def _receive(self, worker: Worker) -> None:
+        buffer = memoryview(mmap.mmap(-1, BLOCK_BYTES))  # which takes no memory before it is used
         while True:
             with self._lock:
                 chosen = self._next()
                 if chosen is None:
-                    self._receivers.discard(threading.get_ident())
                     return
                 entry, work = chosen
             worker.transfer = entry.transfer
@@ -391,7 +397,6 @@ class Pool:
                 self._wake.wait(self._later[0][0] - now if self._later else None)
             finally:
                 self._idle -= 1
-        self._desk.leave()
         return None
 
     def _choose(self, now: float) -> tuple[_Entry, Work] | None:

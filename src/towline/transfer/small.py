@@ -125,8 +125,11 @@ class SmallDownload:
             file = reopen_file(self._staging.data_path)
         except FileNotFoundError:
             return
-        with open(file, "rb", buffering=0, closefd=False) as written:
-            right = self._is_right(written.read(self.size + 1))
+        try:
+            right = self._is_right(os.pread(file, self.size + 1, 0))
+        except BaseException:
+            os.close(file)
+            raise
         if right:
             self._keeping = True
             self._finish_soon(file)
