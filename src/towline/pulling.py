@@ -105,7 +105,6 @@ class Pull:
     def _pull(self) -> None:
         name = self._store.spelled(self.name)
         resolved = self._resolve(name)
-        self._pool.distances.guess(resolved.endpoints[0].shown, resolved.distance)
         manifest = resolved.manifest
         try:
             opened = self._store.publication(name, manifest, self._check)

@@ -213,6 +213,11 @@ class RangeStream:
     ) -> None:
         self.call.close()
 
+    @property
+    def waited(self) -> float:
+        """See `ByteStream`."""
+        return self.call.waited
+
     def waits_within(self, aside: AbstractContextManager[None]) -> None:
         """See `ByteStream`."""
         self.call.aside = aside

@@ -45,8 +45,6 @@ class Resolved:
     endpoints: tuple[Endpoint, ...]
     served: set[str] = field(default_factory=set)
     """Hosts that have sent something to this pull, with their ports: if they refuse connections they are restarting."""
-    distance: float = 0.0
-    """Seconds from a request to the first endpoint to the head of its answer, at best."""
 
 
 class Inquiry:
@@ -118,8 +116,7 @@ class Registry:
         )
         first, manifest = race.run(call, self.call)
         others = (endpoint for endpoint in candidates if endpoint is not first)
-        distance = self._client.least_wait(first.base)
-        return Resolved(name, manifest, (first, *others), {host_of(first.base)}, distance)
+        return Resolved(name, manifest, (first, *others), {host_of(first.base)})
 
     def source(
         self,

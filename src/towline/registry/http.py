@@ -9,7 +9,6 @@ Nothing here follows a redirect, retries, or knows what a registry is.
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 import select
 import socket
@@ -94,8 +93,6 @@ class _Server:
         """For the header of this name."""
         self.shown = shown
         """For sentences."""
-        self.least_wait = math.inf
-        """Seconds from a request to the head of its answer, at best."""
         self._pool = pool
         self._most = most
         self._idle: list[Any] = []
@@ -162,10 +159,6 @@ class HttpClient:
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         return self._servers.get(origin) or self._met(origin), _encode_target(target)
 
-    def least_wait(self, url: str) -> float:
-        """Seconds from a request to this server to the head of its answer, at best; infinite before any."""
-        return self._server(url)[0].least_wait
-
     def _met(self, origin: str) -> _Server:
         with self._lock:
             if origin not in self._servers:
@@ -203,6 +196,8 @@ class Call:
         """What is left of it for the request under way."""
         self.address: Address | None = None
         """To which its connection is."""
+        self.waited = 0.0
+        """Seconds from its requests to the first bytes of their answers."""
         self.aside: contextlib.AbstractContextManager[None] = NOTHING
         """Entered while the conversation waits for the network."""
         self.secrets: set[str] = set()
@@ -270,7 +265,7 @@ class Call:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.sock.sendall(request)
             response = Response(self, wire, method, host=self.host, release=partial(server.take_back, connection))
-            server.least_wait = min(server.least_wait, time.monotonic() - since)
+            self.waited += wire.heard - since
             return response
         except BaseException as error:
             self._let_go()

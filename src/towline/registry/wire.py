@@ -82,6 +82,8 @@ class Wire:
         self, sock: socket.socket, allowance: Allowance, aside: AbstractContextManager[None] = NOTHING
     ) -> None:
         self.allowance = allowance
+        self.heard = 0.0
+        """When bytes came last, of `time.monotonic`."""
         self._aside = aside
         self._socket = sock
         self._tls: Any = getattr(sock, "_sslobj", None)
@@ -179,7 +181,9 @@ class Wire:
         since = time.monotonic()
         try:
             with self._aside:
-                return receive()
+                came = receive()
+                self.heard = time.monotonic()  # before `aside` is left, which may take long
+                return came
         except TimeoutError:
             return None
         finally:

@@ -8,12 +8,8 @@ for is work, and is not done sooner by asking for more at once.
 """
 
 
-_WORK = 3.0
-"""Times the way that the answer to another question may take: registries look a manifest up, and read it."""
-
-
 class Distances:
-    """The shortest wait for a first byte, of each host. Safe from threads."""
+    """The shortest wait for a blob's first byte, of each host. Safe from threads."""
 
     def __init__(self) -> None:
         self._least: dict[str, float] = {}
@@ -21,14 +17,10 @@ class Distances:
         """Whether one of them is far."""
 
     def note(self, host: str, seconds: float) -> None:
-        """An answer of this host began after so long."""
+        """A blob's first byte came from this host after so long."""
         if seconds < self._least.get(host, float("inf")):
             self._least[host] = seconds
             self.any_far = any(map(self.far, list(self._least)))
-
-    def guess(self, host: str, seconds: float) -> None:
-        """The answer to another question began after so long, most of which may have been work."""
-        self.note(host, seconds / _WORK)
 
     def far(self, host: object) -> bool:
         """Whether this one is."""

@@ -382,10 +382,7 @@ class Pool:
         """Waits for something to do; None when the pool closes. Under lock."""
         while not self._closed:
             now = time.monotonic()
-            while self._later and self._later[0][0] <= now:
-                due, _, entry = heapq.heappop(self._later)
-                if entry.due == due:
-                    self._enqueue(entry)
+            self._recall(now)
             chosen = self._choose(now)
             if chosen is not None:
                 if not self._crowded and any(group.queue for group in self._groups.values()):
@@ -398,6 +395,19 @@ class Pool:
             finally:
                 self._idle -= 1
         return None
+
+    def _recall(self, now: float) -> None:
+        """Has the entries whose time has come asked again. Of those for which it means nothing any more, as they are
+        over or were asked meanwhile, none stays the next: each would wake every idle thread in its time.
+        """
+        while self._later:
+            due, _, entry = self._later[0]
+            counts = entry.due == due and not entry.transfer.concluded
+            if counts and due > now:
+                return
+            heapq.heappop(self._later)
+            if counts:
+                self._enqueue(entry)
 
     def _choose(self, now: float) -> tuple[_Entry, Work] | None:
         small = self._large_ones >= self._connections + self._hanging

@@ -12,6 +12,10 @@ from towline.files.confined import AnyPath
 class ByteStream(Protocol):
     """Bytes of one range: blocking, in order, a context manager; closed once, by the thread that reads."""
 
+    @property
+    def waited(self) -> float:
+        """Seconds for which the source let its first byte be waited for, connections apart; once that has come."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

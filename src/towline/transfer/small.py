@@ -237,7 +237,6 @@ class SmallDownload:
 
     def _receive(self, attempt: _Attempt, buffer: memoryview) -> memoryview:
         """The whole blob, at the start of the buffer. Raises SourceError, Cancelled."""
-        began = time.monotonic()
         source = attempt.supplier.source
         stream = attempt.stream = source.open(0, self.size)
         stream.waits_within(self._terms.desk.away)
@@ -254,7 +253,7 @@ class SmallDownload:
                 filled += count
                 now = attempt.heard = time.monotonic()
                 if filled == count:
-                    self._terms.distances.note(str(source), now - began)
+                    self._terms.distances.note(str(source), stream.waited)
                 self._arrived(filled, count, now)
         return buffer[:filled]
 
