@@ -6,7 +6,7 @@ from towline.model.events import DRY_RUN
 from towline.model.manifest import Descriptor
 from towline.pulling import Pull
 from towline.store.publication import Publication
-from towline.tracks import Track
+from towline.tracks import Track, Tracks
 from towline.transfer.growing import promised
 
 
@@ -26,7 +26,7 @@ class DryRun(Pull):
         lacking = outlook.lacking(self._check)
         outlook.check_space(lacking)
         found = {blob: self._begun(blob, outlook) for blob in lacking}
-        self.course.commit([Track(blob, None, found.get(blob, blob.size)) for blob in manifest.blobs])
+        self.course.commit(Tracks([Track(blob, None, found.get(blob, blob.size)) for blob in manifest.blobs]))
         self.course.reach(DRY_RUN)
 
     def _begun(self, blob: Descriptor, outlook: Publication) -> int:

@@ -20,7 +20,7 @@ from towline.registry.client import Inquiry, Registry, Resolved
 from towline.store.publication import Publication
 from towline.store.recheck import Recheck
 from towline.store.store import Store
-from towline.tracks import Moving, Track
+from towline.tracks import Moving, Track, Tracks
 from towline.transfer.pool import Handle, Pool, Wanted
 from towline.transfer.rate import Rate
 from towline.watching import Course, Watcher
@@ -130,7 +130,7 @@ class Pull:
         self.course.reach(SUCCESS)
 
     def _tell_that_it_is_here(self, name: ModelName, manifest: Manifest) -> None:
-        self.course.commit([Track(blob, None, blob.size) for blob in manifest.blobs])
+        self.course.commit(Tracks.whole_model(manifest))
         self.course.reach(VERIFYING)
         self.course.reach(WRITING_MANIFEST)
         self.course.model = self._store.find(name)
@@ -172,9 +172,13 @@ class Pull:
 
     def _commit(self, manifest: Manifest, arrivals: Arrivals, rechecks: Sequence[Recheck]) -> None:
         """The layers are known, and those that are missing on their way."""
+        if not (arrivals.transfers or rechecks):
+            self.course.commit(Tracks.whole_model(manifest))
+            return
         moving: dict[Digest, tuple[Moving, int]] = {recheck.blob.digest: (recheck, 0) for recheck in rechecks}
         moving |= {digest: (each, arrivals.found[digest]) for digest, each in arrivals.transfers.items()}
-        self.course.commit([Track(blob, *moving.get(blob.digest, (None, blob.size))) for blob in manifest.blobs])
+        tracks = [Track(blob, *moving.get(blob.digest, (None, blob.size))) for blob in manifest.blobs]
+        self.course.commit(Tracks(tracks))
 
     def _await(self, arrivals: Arrivals) -> None:
         """Until all have come. Raises the error of the first that failed."""

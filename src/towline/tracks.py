@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from towline.model.digest import Digest
 from towline.model.events import Progress
-from towline.model.manifest import TENSOR_LAYER, Descriptor
+from towline.model.manifest import TENSOR_LAYER, Descriptor, Manifest
 
 LOOK = 4096
 """Blobs that one look compares, about a millisecond of a processor: of more, each look takes the next ones."""
@@ -52,6 +52,9 @@ class Track(NamedTuple):
         return self.found if self.moving is None else self.moving.completed
 
 
+_whole: tuple[Digest, Tracks] | None = None
+
+
 class Tracks:
     """All blobs of one pull, at least one, in the manifest's order. Safe from threads.
 
@@ -86,6 +89,18 @@ class Tracks:
         self._looked = 0.0
         self._changes: dict[int, tuple[int, Progress]] = {}
         self._changed = 0
+
+    @classmethod
+    def whole_model(cls, manifest: Manifest) -> Tracks:
+        """Those of a model whose blobs are all here. They are kept for the next pull of it, those of the last such
+        model: to tell of thousands of blobs is most of what a pull with nothing new has to do.
+        """
+        global _whole
+        kept = _whole
+        if kept is None or kept[0] != manifest.digest:
+            tracks = cls([Track(blob, None, blob.size) for blob in manifest.blobs])
+            kept = _whole = manifest.digest, tracks
+        return kept[1]
 
     def __len__(self) -> int:
         return len(self._tracks)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +17,7 @@ from towline.errors import TowlineError
 from towline.forks import Home
 from towline.model.events import PULLING_MANIFEST, Event, Status, held
 from towline.store.store import StoredModel
-from towline.tracks import Track, Tracks
+from towline.tracks import Tracks
 from towline.views import View, view
 
 _log = logging.getLogger("towline")
@@ -59,9 +59,9 @@ class Course:
         self._watchers: set[Watcher] = set()
         self._deserted = False
 
-    def commit(self, tracks: Sequence[Track]) -> None:
+    def commit(self, tracks: Tracks) -> None:
         """The layers are known."""
-        self.tracks = Tracks(tracks)
+        self.tracks = tracks
         self._changed()
 
     @property

@@ -11,7 +11,7 @@ from towline.errors import TransferError
 from towline.model.digest import Digest
 from towline.model.events import WAITING, Event, Progress, Status, decode, encode
 from towline.model.manifest import TENSOR_LAYER, Descriptor
-from towline.tracks import FRESH, LOOK, Track
+from towline.tracks import FRESH, LOOK, Track, Tracks
 from towline.watching import HEARTBEAT, Course, Watcher
 
 REASON = f"{WAITING}models.example refuses connections; trying again"
@@ -37,11 +37,13 @@ def no_reads() -> None:
     Bytes.reads = 0
 
 
-def tracks(counters: Sequence[Bytes], *, media_type: str = "x", size: int = 100) -> list[Track]:
-    return [
-        Track(Descriptor(media_type, Digest.of(b"%d" % number), size), counter, counter.found)
-        for number, counter in enumerate(counters)
-    ]
+def tracks(counters: Sequence[Bytes], *, media_type: str = "x", size: int = 100) -> Tracks:
+    return Tracks(
+        [
+            Track(Descriptor(media_type, Digest.of(b"%d" % number), size), counter, counter.found)
+            for number, counter in enumerate(counters)
+        ]
+    )
 
 
 def watched(course: Course, *, interleave: bool = False) -> Watcher:

@@ -18,7 +18,7 @@ TICK = 0.5
 MAX_NOISE = 64 << 10
 """Bytes of heads, chunk lengths and trailers that are read in a row without a byte of a body among them."""
 
-_STEP = 16 << 10
+_STEP = 96 << 10
 """Bytes that are taken at once where it is not known whether they are of a body."""
 
 _TLS_STEP = 256 << 10
