@@ -54,6 +54,8 @@ class Patience:
 class Life:
     """Whether something is alive that shows it now and then by a mark that changes. Pure: times are given, as above."""
 
+    __slots__ = ("_mark", "_until")
+
     def __init__(self) -> None:
         self._mark: object = None
         self._until = float("-inf")

@@ -263,7 +263,7 @@ class Call:
             wire = Wire(connection.sock, self.allowance, self.aside)
             # A server may answer before it has read all, and go: what it said counts.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.sock.sendall(request)
+                wire.send(request)
             response = Response(self, wire, method, host=self.host, release=partial(server.take_back, connection))
             self.waited += wire.heard - since
             return response

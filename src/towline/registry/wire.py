@@ -1,8 +1,11 @@
-"""The receiving end of a connection: bytes in the order in which they come, waited for no longer than is allowed."""
+"""A connection for one request and its answer: bytes in the order in which they come, waited for no longer than is
+allowed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -19,7 +22,7 @@ MAX_NOISE = 64 << 10
 """Bytes of heads, chunk lengths and trailers that are read in a row without a byte of a body among them."""
 
 _STEP = 96 << 10
-"""Bytes that are taken at once where it is not known whether they are of a body."""
+"""Bytes that are taken at once where it is not known whether they are of a body: a small blob with its head."""
 
 _TLS_STEP = 256 << 10
 _TLS_SECONDS = 0.02
@@ -74,8 +77,8 @@ class Allowance:
 
 
 class Wire:
-    """The receiving end of `sock`, plain or TLS, for one answer. Waits no longer than `allowance`, which may be renewed
-    or replaced, and for one tick at once; `aside` is entered meanwhile.
+    """The connection `sock`, plain or TLS, for one request and its answer. Waits no longer than `allowance`, which may
+    be renewed or replaced, and for one tick at once; `aside` is entered meanwhile.
     """
 
     def __init__(
@@ -93,6 +96,14 @@ class Wire:
         self._tick = TICK
         if sock.gettimeout() != TICK:
             sock.settimeout(TICK)
+
+    def send(self, request: bytes) -> None:
+        """Sends a request. Raises OSError."""
+        if self._tls is None:  # there is room for it nearly always: so it is not asked first, as `sendall` does
+            with contextlib.suppress(BlockingIOError):
+                request = request[os.write(self._socket.fileno(), request) :]
+        if request:
+            self._socket.sendall(request)
 
     @property
     def idle(self) -> bool:

@@ -112,13 +112,23 @@ class Verified:
         """
         known = self._current()
         noted = {}
+        kept = False  # whether the file system is seen to keep times as they are set: then no second look is needed
         for blob in blobs:
             digest, path = blob.digest, self._layout.blob(blob.digest)
             with contextlib.suppress(OSError):  # it went: whoever publishes looks at that
-                before = stamp(os.stat(path))
-                _touch(path)
-                if before in (known.get(bytes.fromhex(digest.hex)), fresh.get(digest)):
-                    noted[digest] = stamp(os.stat(path))
+                there = os.lstat(path)
+                linked = stat.S_ISLNK(there.st_mode)
+                if linked:
+                    there = os.stat(path)
+                now = _touch(path)
+                if stamp(there) not in (known.get(bytes.fromhex(digest.hex)), fresh.get(digest)):
+                    continue
+                if linked or not (kept and now):
+                    there = os.stat(path)
+                    kept = there.st_mtime_ns == now
+                    noted[digest] = stamp(there)
+                else:
+                    noted[digest] = _stamp(there.st_size, there.st_ino, now)
         self.add(noted)
 
     def add(self, stamps: Mapping[Digest, Stamp]) -> None:
@@ -168,7 +178,11 @@ class Verified:
 
 def stamp(there: os.stat_result) -> Stamp:
     """What a file is known by."""
-    return Stamp(_STAMP.pack(there.st_size, there.st_ino & _U64, there.st_mtime_ns & _U64))
+    return _stamp(there.st_size, there.st_ino, there.st_mtime_ns)
+
+
+def _stamp(size: int, inode: int, mtime: int) -> Stamp:
+    return Stamp(_STAMP.pack(size, inode & _U64, mtime & _U64))
 
 
 def stands_at(path: str, seen: Stamp) -> bool:
@@ -181,13 +195,14 @@ def stands_at(path: str, seen: Stamp) -> bool:
         return False
 
 
-def _touch(path: str) -> None:
+def _touch(path: str) -> int:
     """Sets the mtime, of a link its own, to now, in ns: the kernel's own now is the same for whatever is written within
-    the next 4 ms. Where that is not allowed, it stays as it is.
+    the next 4 ms. Where that is not allowed, it stays as it is. Returns what it was set to, 0 where that is not known.
     """
     now = time.time_ns()
     try:
         os.utime(path, ns=(now, now), follow_symlinks=False)
+        return now
     except PermissionError:  # another user's file can only be set to the kernel's own now
         with contextlib.suppress(OSError):
             os.utime(path, follow_symlinks=False)
@@ -195,6 +210,7 @@ def _touch(path: str) -> None:
         raise
     except OSError:
         pass
+    return 0
 
 
 def _record(digest: Digest, seen: Stamp) -> bytes:

@@ -49,7 +49,6 @@ class BlobTransfer:
     __slots__ = (
         "__weakref__",
         "_download",
-        "_follows",
         "_hash_soon",
         "_life",
         "_listeners",
@@ -99,8 +98,7 @@ class BlobTransfer:
         self._listeners: tuple[Callable[[], None], ...] = ()
         self._shown = self.found
         self._next_look = 0.0
-        self._follows = False
-        self._life = Life()
+        self._life: Life | None = None  # of the process that has its place, where that is another
 
     @property
     def completed(self) -> int:
@@ -128,7 +126,7 @@ class BlobTransfer:
         download = self._download
         if download is not None:
             return download.pulse()
-        if self._follows:
+        if self._life is not None:
             now = time.monotonic()
             return Pulse(self._shown, waits=now < self._next_look + _OVERDUE, rests=self._life.lasts(now))
         return Pulse(rests=self._state is _State.PREPARING)
@@ -139,9 +137,9 @@ class BlobTransfer:
         download = self._download
         if download is not None:
             return download.trouble
-        if self._follows and self._is_held_here:
+        if self._life is not None and self._is_held_here:
             return f"an earlier download of {self.digest.short} has not ended yet"
-        if self._follows:
+        if self._life is not None:
             return f"another process holds the download of {self.digest.short} and makes no progress; stop it"
         return f"the download of {self.digest.short} does not begin"
 
@@ -254,10 +252,10 @@ class BlobTransfer:
         if self._staging.is_whole():
             self._conclude(None)
             return
-        self._follows = True
         now, sign = time.monotonic(), self._staging.last_sign()
         shown = min(journaled_bytes(self._staging.journal_path, self.size, self.digest), max(self.size - 1, 0))
         with self._lock:
+            self._life = self._life or Life()
             self._life.note(sign, now)
             self._shown = max(self._shown, shown)
             self._next_look = now + LOOK_AGAIN

@@ -64,6 +64,8 @@ class Wanted:
 class Handle:
     """One caller's share in a transfer; close it once. The last one that goes cancels the transfer."""
 
+    __slots__ = ("_patience", "_pool", "found", "transfer")
+
     def __init__(self, pool: Pool, transfer: BlobTransfer, found: int, patience: Patience) -> None:
         self.transfer = transfer
         self.found = found
@@ -293,6 +295,8 @@ class Pool:
             del self._entries[transfer]
             if self._by_blob.get((transfer.digest, transfer.size)) is entry:
                 del self._by_blob[transfer.digest, transfer.size]
+        if transfer.concluded:
+            return
         transfer.cancel()
         with self._lock:
             self._call_thread()  # another may begin in its place
