@@ -14,7 +14,7 @@ from tests.support.exchanges import blob
 from tests.support.faults import Stall
 from tests.support.models import Blob, Model, generate, tiny
 from tests.support.mounts import small_disk
-from tests.support.pulling import Pulling
+from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
 from towline.errors import NoSpace, NotFound, StoreError, TowlineError
 from towline.model.manifest import TENSOR_LAYER
@@ -100,6 +100,7 @@ def test_what_an_interrupted_pull_left_counts_and_stays(
         following.until_completed(each, each.size)
     following.close()
     registry.wait_idle()
+    eventually(lambda: not list(pulling.layout.locks.iterdir()), "the locks to be given back")
     before = everything_in(pulling.models)
     assert tried(pulling, name) == told(model, **all_of(*model.blobs[1:]), **{model.layers[0].digest.hex: MIB})
     assert everything_in(pulling.models) == before

@@ -59,6 +59,15 @@ class TestNothingNew:
         assert again.completed == {str(each.digest): [each.size] for each in model.blobs}
         assert [exchange.kind for exchange in registry.exchanges()] == ["manifest"]
 
+    def test_each_of_several_models_is_told_of_its_own_blobs(self, registry: FaultRegistry, pulling: Pulling) -> None:
+        models = {"library/old": OLD, "library/new": NEW}
+        names = {registry.add(model, path): model for path, model in models.items()}
+        for name, model in names.items():
+            pulling.pull(name, model)
+        for name, model in [*names.items(), *names.items()]:
+            again = pulling.pull(name, model)
+            assert again.completed == {str(each.digest): [each.size] for each in model.blobs}
+
     def test_another_spelling_of_the_name_is_the_same_model(self, registry: FaultRegistry, pulling: Pulling) -> None:
         pulling.pull(registry.add(OLD, "library/Model", "Q4"), OLD)
         before = {path: path.stat().st_ino for path in pulling.models.rglob("*")}
