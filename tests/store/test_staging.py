@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -17,33 +19,117 @@ from tests.support.registry import FaultRegistry
 from towline.errors import StoreError
 from towline.model.digest import Digest
 from towline.store.staging import StagedBlob
+from towline.store.verified import stamp
 
 MIB = 1 << 20
 
 
-@pytest.mark.parametrize("size", [9000, 2 * MIB])
-def test_what_another_download_began_in_the_same_place_is_not_taken_for_what_was_verified(
-    pulling: Pulling, size: int
-) -> None:
-    data = bytes(range(250)) * (size // 250)
-    digest = Digest.of(data)
-    one, other = (StagedBlob(pulling.layout, digest, len(data)) for _ in range(2))
-    assert one.acquire()
-    one.make()
-    with open(one.data_path, "w+b") as verified:
-        verified.write(data)
-        verified.flush()
+class TestAStoreThatIsRemoved:
+    """What another download began in the same place is not taken for what was verified."""
+
+    @staticmethod
+    def staged(pulling: Pulling, size: int) -> tuple[bytes, StagedBlob, StagedBlob]:
+        data = bytes(range(250)) * (size // 250)
+        digest = Digest.of(data)
+        return data, StagedBlob(pulling.layout, digest, size), StagedBlob(pulling.layout, digest, size)
+
+    def test_of_a_large_blob(self, pulling: Pulling) -> None:
+        data, one, other = self.staged(pulling, 2_000_000)
+        assert one.acquire()
+        with open(one.data_path, "w+b") as verified:
+            verified.write(data)
+            verified.flush()
+            shutil.rmtree(pulling.layout.staging)
+            shutil.rmtree(pulling.layout.locks)
+            assert other.acquire()
+            Path(other.data_path).write_bytes(b"\0" * len(data))
+            with pytest.raises(StoreError, match="removed while it was in use"):
+                one.finish(verified.fileno())
+        assert not other.is_whole()
+        assert os.listdir(os.path.dirname(other.data_path)) == [os.path.basename(other.data_path)]
+        one.release()
+        other.release()
+
+    def test_of_a_small_one(self, pulling: Pulling) -> None:
+        data, one, other = self.staged(pulling, 9000)
+        assert one.acquire()
+        one.write(memoryview(data))
         shutil.rmtree(pulling.layout.staging)
-        shutil.rmtree(pulling.layout.locks)
         assert other.acquire()
-        other.make()
-        Path(other.data_path).write_bytes(b"\0" * len(data))
+        other.write(memoryview(bytes(9000)))
         with pytest.raises(StoreError, match="removed while it was in use"):
-            one.finish(verified.fileno())
-    assert not other.is_whole()
-    assert os.listdir(os.path.dirname(other.data_path)) == [os.path.basename(other.data_path)]
-    one.release()
-    other.release()
+            one.keep()
+        assert not other.is_whole()
+        one.release()
+        assert os.listdir(pulling.layout.staging) == [os.path.basename(other.data_path)]
+        other.release()
+
+    def test_a_small_one_that_nobody_else_began_is_begun_anew(self, pulling: Pulling) -> None:
+        data, one, other = self.staged(pulling, 9000)
+        assert one.acquire()
+        shutil.rmtree(pulling.layout.staging)
+        one.write(memoryview(data))
+        assert not other.acquire()
+        one.keep()
+        one.release()
+        assert other.is_whole()
+
+
+class TestSmallBlobs:
+    """One file, which is its own lock."""
+
+    DATA = b"You are a helpful assistant."
+
+    @pytest.fixture
+    def stagings(self, pulling: Pulling) -> tuple[StagedBlob, StagedBlob]:
+        digest = Digest.of(self.DATA)
+        return StagedBlob(pulling.layout, digest, len(self.DATA)), StagedBlob(pulling.layout, digest, len(self.DATA))
+
+    def test_what_is_left_of_one_is_never_taken_for_a_claim(self, stagings: tuple[StagedBlob, StagedBlob]) -> None:
+        """Five words, as many as a claim has."""
+        one, other = stagings
+        assert one.acquire()
+        one.write(memoryview(self.DATA))
+        assert not other.acquire()
+        one.release()  # written and not kept, as by a process that died
+        assert other.acquire()
+        assert other.read() == self.DATA
+        other.release()
+
+    def test_nothing_is_left_of_one_that_was_not_written(
+        self, pulling: Pulling, stagings: tuple[StagedBlob, StagedBlob]
+    ) -> None:
+        assert stagings[0].acquire()
+        stagings[0].release()
+        assert not os.listdir(pulling.layout.staging)
+
+    def test_it_is_known_by_what_it_was_when_its_lock_was_given_back(
+        self, stagings: tuple[StagedBlob, StagedBlob]
+    ) -> None:
+        one, _ = stagings
+        assert one.acquire()
+        one.write(memoryview(self.DATA))
+        one.keep()
+        one.sign()
+        one.release()
+        assert one.stamp == stamp(os.stat(one.whole_path))
+
+    def test_where_the_file_system_has_no_locks_a_claim_stands_apart(
+        self, pulling: Pulling, stagings: tuple[StagedBlob, StagedBlob], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def lacks(*_: object) -> None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+        monkeypatch.setattr(fcntl, "flock", lacks)
+        one, other = stagings
+        assert one.acquire()
+        one.write(memoryview(self.DATA))
+        assert not other.acquire()
+        one.keep()
+        one.release()
+        assert other.is_whole()
+        assert os.listdir(pulling.layout.staging) == [os.path.basename(one.whole_path)]
+        assert not os.listdir(pulling.layout.locks)
 
 
 class TestManifestsThatLie:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -66,6 +67,7 @@ class MemoryStream:
         self.stop = stop
         self.cancelled = threading.Event()
         self.aside: AbstractContextManager[None] = nullcontext()
+        self.waited = 0.0
 
     def __enter__(self) -> Self:
         with self.source.lock:
@@ -88,8 +90,11 @@ class MemoryStream:
 
     def readinto(self, buffer: memoryview) -> int:
         if self.source.before_read:
+            since = time.monotonic()
             with self.aside:
                 self.source.before_read(self)
+                if self.at == self.start:
+                    self.waited = time.monotonic() - since
         if self.cancelled.is_set():
             raise Cancelled("the test cancelled")
         count = min(len(buffer), self.stop - self.at, self.source.step)
@@ -145,9 +150,6 @@ class FolderStaging:
     def whole(self) -> Path:
         return self.folder / "whole"
 
-    def make(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-
     def is_whole(self) -> bool:
         return self.whole.exists()
 
@@ -173,6 +175,16 @@ class FolderStaging:
     def finish(self, file: int) -> None:
         self.finished += 1
         os.rename(self.data_path, self.whole)
+
+    def read(self) -> bytes:
+        path = Path(self.data_path)
+        return path.read_bytes() if path.exists() else b""
+
+    def write(self, data: memoryview) -> None:
+        Path(self.data_path).write_bytes(data)
+
+    def keep(self) -> None:
+        self.finish(-1)
 
     def discard(self) -> None:
         self.discarded += 1

@@ -116,15 +116,6 @@ class TestKeeping:
         assert downloads.fetch(DATA, source).finish() == DATA
         assert source.sent == len(DATA)
 
-    def test_where_the_folder_went_it_is_made_again(self, downloads: Downloads) -> None:
-        gate = threading.Event()
-        source = MemorySource(DATA, before_read=lambda _: wait_for(gate))
-        download = downloads.fetch(DATA, source)
-        eventually(lambda: source.open_now == 1, "it to be asked for")
-        download.staging.folder.rmdir()
-        gate.set()
-        assert download.finish() == DATA
-
     def test_one_of_no_bytes_is_asked_of_nobody(self, downloads: Downloads) -> None:
         source = MemorySource(b"")
         assert downloads.fetch(b"", source).finish() == b""
@@ -159,12 +150,6 @@ class TestDistances:
         assert not distances.any_far
         distances.note("a", 9 * FAR)
         assert not distances.far("a")
-
-    def test_what_is_guessed_takes_some_of_the_wait_for_work(self) -> None:
-        distances = Distances()
-        distances.guess("near", 2 * FAR)
-        distances.guess("far", 5 * FAR)
-        assert [distances.far(host) for host in ("near", "far")] == [False, True]
 
     def test_more_are_asked_for_at_once_from_a_far_host_but_no_more_of_large_ones(self, tmp_path: Path) -> None:
         gate = threading.Event()
@@ -210,3 +195,29 @@ def test_a_thread_that_ends_by_a_fault_keeps_no_turn(downloads: Downloads, monke
     eventually(lambda: not pool._desk._lock.locked(), "its turn to end")
     other = content(70_000)
     assert downloads.fetch(other, MemorySource(other)).finish() == other
+
+
+class TestIdleThreads:
+    def test_none_wakes_for_what_is_over(self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each small blob is looked at again after a while, in case its source has fallen silent by then: once it is
+        over, that wakes nobody, least of all every thread that has nothing to do.
+        """
+        monkeypatch.setattr("towline.transfer.pool.DUEL_AGE", 0.8)
+        looks = 0
+        choose = downloads.pool._choose
+
+        def counted(now: float) -> object:
+            nonlocal looks
+            looks += 1
+            return choose(now)
+
+        monkeypatch.setattr(downloads.pool, "_choose", counted)
+        gate = threading.Event()
+        held = downloads.fetch(DATA, MemorySource(DATA, before_read=lambda _: wait_for(gate)))
+        for other in downloads.fetch_all([content(size) for size in range(2000, 2100)], MemorySource):
+            other.finish()
+        looks = 0
+        held.over.wait(1.0)
+        assert looks < 50
+        gate.set()
+        assert held.finish() == DATA

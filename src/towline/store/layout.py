@@ -3,7 +3,8 @@
     blobs/sha256-<hex>                              whole blobs, Ollama's
     manifests/<host>/<namespace>/<model>/<tag>      manifests, Ollama's
     towline/staging/<hex>-<size>/                   a blob that grows: data, journal; once it is verified: whole
-    towline/staging/<hex>-<size>.data, .whole       the same of a blob of up to 1 MiB, which needs no journal
+    towline/staging/<hex>-<size>.data, .whole       the same of a blob of up to 1 MiB: no journal, and its own lock;
+                                                    where files have no locks, .part, and a lock in locks/
     towline/checksums/<hex>                         of a blob of the store, for each MiB of it
     towline/locks/                                  who works on what
     towline/pins/<pull>/                            hard links that keep a pull's blobs from being cleaned away

@@ -13,6 +13,11 @@ from collections.abc import Callable, Iterator
 from towline.files.confined import AnyPath, Confined, create_file, make_folder, reopen_file, same_file, unlink
 from towline.store import claims
 
+
+class NoLocks(Exception):
+    """The file system has none."""
+
+
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.EBADF)
 """What flock says where a file system has no locks."""
 
@@ -36,25 +41,39 @@ os.register_at_fork(after_in_child=_leave_to_the_parent)
 class FileLock:
     """An exclusive lock on a path. The file is removed when the lock is given back: it is not what is locked, but where
     the file system has no locks (`claims`).
+
+    `with_data`: the file has a use of its own, so nothing else is written into it, no claim either.
     """
 
-    def __init__(self, path: AnyPath) -> None:
+    __slots__ = ("__weakref__", "_claimed", "_file", "_path", "made", "with_data")
+
+    def __init__(self, path: AnyPath, *, with_data: bool = False) -> None:
+        self.with_data = with_data
+        self.made = False
+        """Whether the file was made for the lock that is held."""
         self._path = path
         self._file: int | None = None
         self._claimed = False
 
+    @property
+    def file(self) -> int:
+        """The file, open for reading and writing, of a lock that is held."""
+        if self._file is None:
+            raise ValueError("the lock is not held")
+        return self._file
+
     def acquire(self) -> bool:
         """Takes the lock if it is free; tells at once whether it is held now. Raises OSError, and Starved where a
-        thread that it takes is not to be had.
+        thread that it takes is not to be had; NoLocks where it may take none `with_data`.
         """
         while self._file is None:
             try:
-                file, made = _opened(self._path)
+                file, self.made = _opened(self._path)
             except FileNotFoundError:
                 _make_folder_of(self._path)
                 continue
             try:
-                self._file = self._take(file, made=made)
+                self._file = self._take(file, made=self.made)
             except BlockingIOError:
                 return False
         _held.add(self)
@@ -87,9 +106,13 @@ class FileLock:
                 return None  # its holder removed it, and this file system knows files by their names
             if error.errno not in NO_LOCKS:
                 raise
+            if self.with_data:
+                raise NoLocks from None
             return self._claim(file, made=made)
-        if not made and claims.is_claimed(file):  # by one for whom the file system has no locks, as on another machine
-            return self._claim(file, made=False)
+        if self.with_data and made:
+            return file  # who uses it sees whether it still stands there
+        if not (made or self.with_data) and claims.is_claimed(file):
+            return self._claim(file, made=False)  # for its holder, as on another machine, the file system has no locks
         # Where its holder removed it meanwhile, what counts is the file that stands there now.
         return file if same_file(file, self._path) else None
 
@@ -117,8 +140,9 @@ class FileLock:
         try:
             os.utime(self._file)
         except OSError:  # not every file system sets times; to write does it everywhere
-            with contextlib.suppress(OSError):
-                os.pwrite(self._file, b"\n", 0)
+            if not self.with_data:
+                with contextlib.suppress(OSError):
+                    os.pwrite(self._file, b"\n", 0)
 
     def touched(self) -> float:
         """When its holder took or touched it, by the file system's clock; 0 where there is none."""
@@ -137,16 +161,19 @@ class FileLock:
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
 
-    def release(self) -> None:
-        """Gives the lock back; any number of times."""
+    def release(self, *, remove: bool = True) -> None:
+        """Gives the lock back; any number of times. Unless it is to `remove` the file, that stays, wherever it is."""
         if self._file is None:
             return
-        with contextlib.suppress(OSError):
-            if same_file(self._file, self._path):  # else it was removed, and what stands there is another's
-                unlink(self._path)
+        if remove:
+            with contextlib.suppress(OSError):
+                if same_file(self._file, self._path):  # else it was removed, and what stands there is another's
+                    unlink(self._path)
         file, self._file = self._file, None  # first: a child that is forked now closes what is named here
-        claims.close(file)
-        self._claimed = False
+        if self._claimed:
+            claims.forget(file)
+            self._claimed = False
+        os.close(file)
         _held.discard(self)
 
 

@@ -21,6 +21,7 @@ from towline.errors import NoSpace, StoreError, store_error
 from towline.files.confined import Confined, at, held, make_folder, remove_tree, unlink
 from towline.files.regular import Irregular, has_file, has_file_itself, read_regular
 from towline.files.sync import sync_folder
+from towline.model.checksums import BLOCK_BYTES
 from towline.model.digest import Digest
 from towline.model.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest
 from towline.model.name import ModelName
@@ -32,7 +33,7 @@ from towline.store.layout import Layout
 from towline.store.locks import FileLock, waiting_for
 from towline.store.recheck import Recheck
 from towline.store.references import digests_in
-from towline.store.staging import StagedBlob, clean
+from towline.store.staging import StagedBlob, clean, whole_name
 from towline.store.unused import Unused
 from towline.store.verified import Stamp, Verified, stamp
 
@@ -68,6 +69,7 @@ class Publication:
         self._pins = layout.pinned(ticket)
         self._lock = FileLock(layout.lock(f"pull-{ticket}"))
         self._held = held(self._pins, layout.inside("staging"), layout.inside("locks"))
+        self._staged: dict[Descriptor, StagedBlob] = {}
         self._fetched: dict[Digest, Stamp] = {}
         self._begun: set[str] = set()
         self._current = False
@@ -99,7 +101,8 @@ class Publication:
         """Where the blob grows."""
         digest = blob.digest
         begun, wrong = digest.hex in self._begun, self._wrong.get(digest)
-        return StagedBlob(self._layout, digest, blob.size, begun=begun, wrong=wrong)
+        staged = self._staged[blob] = StagedBlob(self._layout, digest, blob.size, begun=begun, wrong=wrong)
+        return staged
 
     def missing(self) -> list[Descriptor]:
         """The first look: which blobs the store does not have. The others are held fast from then on, if it takes more
@@ -165,11 +168,16 @@ class Publication:
             raise StoreError(f"{where} in the store should be a file in folders and is not; remove what is there")
 
     def fetched(self, blob: Descriptor) -> None:
-        """A transfer has made the blob whole: it is held fast from now on."""
-        staged = self.staged(blob)
+        """A transfer has made the blob whole: it is held fast from now on. A small one stays where it is until the
+        model stands, which holds it as well; should another process put it into the store, and an Ollama remove it from
+        there, it is fetched once more.
+        """
+        staged = self._staged.get(blob) or self.staged(blob)
         try:
             with contextlib.suppress(FileNotFoundError):
-                self._fetched[blob.digest] = stamp(os.stat(staged.whole_path))
+                self._fetched[blob.digest] = staged.stamp or stamp(os.stat(staged.whole_path))
+                if blob.size <= BLOCK_BYTES:
+                    return
             if not staged.pin(self._pin(blob)) and staged.is_stored():
                 self._hold(blob)
         except OSError as error:
@@ -219,7 +227,7 @@ class Publication:
 
     def restore(self) -> None:
         """Puts back what was removed since the manifest stands: an Ollama may have read the manifests before that, and
-        remove only now. The last act of a pull, before it lets go of its pins.
+        remove only now. The last act of a pull, before it lets go of what it held fast, and of what it has fetched.
         """
         if self._current:
             return
@@ -228,6 +236,7 @@ class Publication:
                 self._place(absent)
                 with waiting_for(self._layout.lock("store"), self._check):
                     self._verified.touch(absent, self._fetched)
+            clean(self._layout, (b for b in self._manifest.blobs if b.digest in self._fetched or self.has_begun(b)))
         except OSError as error:
             raise store_error(error) from None
 
@@ -258,10 +267,6 @@ class Publication:
                 if missing:
                     return missing
                 self._verified.touch(absent, self._fetched)
-        clean(
-            self._layout,
-            (b for b in self._manifest.blobs if b.digest in self._fetched or self.has_begun(b)),
-        )
         return []
 
     def _remove_wrong(self) -> None:
@@ -281,16 +286,31 @@ class Publication:
 
     def _place(self, blobs: Iterable[Descriptor]) -> list[Descriptor]:
         make_folders(self._layout.blobs, self._layout.root)
+        staged: list[Descriptor] = []
+        pinned: list[Descriptor] = []
+        for blob in blobs:
+            (staged if blob.size <= BLOCK_BYTES and blob.digest in self._fetched else pinned).append(blob)
+        missing = self._link(pinned, self._pins, lambda blob: blob.digest.file_name)
+        missing += self._link(staged, self._layout.inside("staging"), whole_name)
+        sync_folder(self._layout.blobs)
+        return missing
+
+    def _link(
+        self, blobs: Iterable[Descriptor], place: Confined, name: Callable[[Descriptor], str]
+    ) -> list[Descriptor]:
+        """Links these from a folder into the store; those that are not to be had from anywhere."""
         missing = []
-        with at(self._pins / ".") as (pins, _):
+        with contextlib.ExitStack() as stack:
+            folder = None
+            with contextlib.suppress(FileNotFoundError):
+                folder, _ = stack.enter_context(at(place / "."))
             for blob in blobs:
                 path = self._layout.blob(blob.digest)
                 try:
-                    os.link(blob.digest.file_name, path, src_dir_fd=pins, follow_symlinks=False)
-                except OSError:  # it is there, or it is not pinned
+                    os.link(name(blob), path, src_dir_fd=folder, follow_symlinks=False)
+                except OSError:  # it is there, or it is not where it should be
                     if not self._placed(blob, path):
                         missing.append(blob)
-        sync_folder(self._layout.blobs)
         return missing
 
     def _placed(self, blob: Descriptor, path: str) -> bool:

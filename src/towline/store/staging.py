@@ -21,8 +21,8 @@ from towline.store import adoption
 from towline.store.checksums import keep_checksums
 from towline.store.durable import link
 from towline.store.layout import Layout, staging_key
-from towline.store.locks import FileLock
-from towline.store.verified import Stamp, stands_at
+from towline.store.locks import FileLock, NoLocks
+from towline.store.verified import Stamp, stamp, stands_at
 
 _MAX_NOTE_BYTES = 4 << 20
 
@@ -31,22 +31,28 @@ class StagedBlob:
     """The staging of one blob: a `transfer.protocols.Staging`.
 
     `whole` in it is verified and durable: it gets that name only after both. The folder goes when the blob is in the
-    store. A blob of up to a block, of which a model may have thousands, has no folder, and no journal: two names, one
-    while it is written and one when it is whole.
+    store.
+
+    A blob of up to a block, of which a model may have thousands, has no folder and no journal: it is one file, which
+    has one name while it is fetched, and is its own lock then, and another one when it is whole. Where the file system
+    has no locks, what holds the place stands apart.
     """
 
     __slots__ = (
         "_data",
         "_digest",
         "_folder",
+        "_is_kept",
         "_layout",
         "_lock",
-        "_lock_path",
+        "_part",
         "_size",
         "_small",
         "_whole",
+        "_written",
         "_wrong",
         "begun",
+        "stamp",
     )
 
     def __init__(
@@ -62,15 +68,23 @@ class StagedBlob:
         self._small = size <= BLOCK_BYTES
         key = staging_key(digest, size)
         self._folder = layout.staged(key)
-        self._lock_path = layout.lock(key)
-        self._lock = FileLock(self._lock_path)
-        self._data: Confined | None = None
-        self._whole: Confined | None = None
+        self._data = self._named("data")
+        self._whole = self._named("whole")
+        self._lock = FileLock(self._data, with_data=True) if self._small else FileLock(self._lock_path)
+        self._part: int | None = None
+        self._written = False
+        self._is_kept = False
+        self.stamp: Stamp | None = None
+        """Of the whole file, where a small blob was verified here."""
+
+    @property
+    def _lock_path(self) -> Confined:
+        return self._layout.lock(self._folder.name)
 
     @property
     def data_path(self) -> Confined:
         """The growing file."""
-        return self._data or self._named("data")
+        return self._data
 
     @property
     def journal_path(self) -> Confined:
@@ -80,7 +94,7 @@ class StagedBlob:
     @property
     def whole_path(self) -> Confined:
         """The file once it is verified and durable."""
-        return self._whole or self._named("whole")
+        return self._whole
 
     def _named(self, name: str) -> Confined:
         folder = self._folder
@@ -100,19 +114,55 @@ class StagedBlob:
     def acquire(self) -> bool:
         """Takes the lock and makes the folder; False when another holds it. Raises StoreError."""
         try:
+            if self._small:
+                return self._acquire_file()
             if not self._lock.acquire():
                 return False
-            self._data, self._whole = self._named("data"), self._named("whole")  # which are asked for often from now on
-            if not self._small:
-                self.make()
+            make_folder(self._folder)
         except OSError as error:
             self._lock.release()
             raise store_error(error) from None
         return True
 
-    def make(self) -> None:
-        """Makes the folder that the growing file stands in. Raises OSError."""
-        make_folder(self._folder.parent if self._small else self._folder)
+    def _acquire_file(self) -> bool:
+        try:
+            if not self._lock.acquire():
+                return False
+            self._written = not self._lock.made
+        except NoLocks:
+            self._lock, self._data = FileLock(self._lock_path), self._named("part")
+        return self._lock.with_data or self._lock.acquire()
+
+    # Of a small blob, while the lock is held
+
+    @property
+    def _file(self) -> int:
+        if self._lock.with_data:
+            return self._lock.file
+        if self._part is None:
+            self._part = open_file(self._data)
+        return self._part
+
+    def read(self) -> bytes:
+        """What is there of it, a byte beyond its size at most. Raises OSError."""
+        return os.pread(self._file, self._size + 1, 0)
+
+    def write(self, data: memoryview) -> None:
+        """Writes all of it, in place of whatever is there. Raises OSError, StoreError."""
+        if not os.fstat(self._file).st_nlink:  # somebody removed the store meanwhile: it is made anew
+            self.release()
+            if not self.acquire():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if self._part is not None or not self._lock.made:
+            os.ftruncate(self._file, 0)
+        self._written = True
+        while data:
+            data = data[os.pwrite(self._file, data, self._size - len(data)) :]
+
+    def keep(self) -> None:
+        """It is right: makes it last, and then `whole`. Raises StoreError."""
+        self._finish(self._file)
+        self._is_kept = True
 
     def sign(self) -> None:
         """Leaves a sign of life for those who wait for the lock."""
@@ -165,9 +215,11 @@ class StagedBlob:
 
     def finish(self, file: int) -> None:
         """The data, which is open as `file`, is verified: makes it last, and then `whole`. Raises StoreError."""
+        set_mode(file, self._folder.store)
+        self._finish(file)
+
+    def _finish(self, file: int) -> None:
         try:
-            if not self._small:  # else this process made it
-                set_mode(file, self._folder.store)
             self._sync(file)
             # Where somebody removed the store, and its locks with it, another download may have begun here by now.
             if not same_file(file, self.data_path):
@@ -199,7 +251,12 @@ class StagedBlob:
 
     def release(self) -> None:
         """Gives the lock back, and removes the folder if the blob is in the store meanwhile."""
-        self._lock.release()
+        if self._is_kept:
+            self.stamp, self._is_kept = stamp(os.fstat(self._file)), False
+        if self._part is not None:
+            os.close(self._part)
+            self._part = None
+        self._lock.release(remove=not (self._lock.with_data and self._written))
         if not self._small:
             self.clean()
 
@@ -261,4 +318,9 @@ def clean(layout: Layout, blobs: Iterable[Descriptor]) -> None:
                 StagedBlob(layout, blob.digest, blob.size).clean()
                 continue
             with contextlib.suppress(OSError):
-                os.unlink(f"{staging_key(blob.digest, blob.size)}.whole", dir_fd=folder)
+                os.unlink(whole_name(blob), dir_fd=folder)
+
+
+def whole_name(blob: Descriptor) -> str:
+    """What a blob of up to a block is called in the folder of stagings, once it is whole."""
+    return f"{staging_key(blob.digest, blob.size)}.whole"

@@ -11,7 +11,7 @@ from towline.errors import Starved
 from towline.files.confined import Confined, at, names_in, remove_tree
 from towline.store.checksums import sweep_checksums
 from towline.store.layout import Layout, staged_as
-from towline.store.locks import FileLock
+from towline.store.locks import FileLock, NoLocks
 from towline.store.staging import StagedBlob
 from towline.store.verified import Verified
 
@@ -28,12 +28,16 @@ def sweep(layout: Layout, verified: Verified, *, staging_ttl: float) -> None:
     """
     for folder in _entries(layout.inside("pins")):
         _remove_if_free(folder, FileLock(layout.lock(f"pull-{folder.name}")))
+    pulling = any(_entries(layout.inside("pins")))
     for entry in _entries(layout.inside("staging")):
         blob = staged_as(entry.name.partition(".")[0])
         if blob is not None and not verified.doubts(*blob):  # else it may be there to take the place of what is wrong
             StagedBlob(layout, *blob).clean()
         if _age(entry) > staging_ttl:
-            _remove_if_free(entry, FileLock(layout.lock(entry.name.partition(".")[0])))
+            key, _, kind = entry.name.partition(".")
+            if kind == "whole" and pulling:
+                continue  # a small blob, which a pull that is not through may count on
+            _remove_if_free(entry, FileLock(entry, with_data=True) if kind == "data" else FileLock(layout.lock(key)))
     sweep_checksums(layout)
     for file in _entries(layout.inside("locks")):
         with contextlib.suppress(OSError, Starved):
@@ -43,7 +47,7 @@ def sweep(layout: Layout, verified: Verified, *, staging_ttl: float) -> None:
 
 
 def _remove_if_free(entry: Confined, lock: FileLock) -> None:
-    with contextlib.suppress(OSError, Starved):
+    with contextlib.suppress(OSError, Starved, NoLocks):
         if lock.acquire():
             remove_tree(entry)
             lock.release()

@@ -73,9 +73,6 @@ class Staging(Protocol):
     def acquire(self) -> bool:
         """Takes the lock and makes the place; False, at once, when another holds it. Raises StoreError."""
 
-    def make(self) -> None:
-        """Makes what the growing file stands in, if that is gone. Raises OSError."""
-
     def sign(self) -> None:
         """Leaves a sign of life for those who wait for the lock. Needs the lock."""
 
@@ -98,6 +95,15 @@ class Staging(Protocol):
         """The growing file, which is open as `file`, is verified: makes it durable, then the whole blob. Needs the
         lock. Raises StoreError.
         """
+
+    def read(self) -> bytes:
+        """What is there of a blob of up to a block, a byte beyond its size at most. Needs the lock. Raises OSError."""
+
+    def write(self, data: memoryview) -> None:
+        """Writes all of such a blob, in place of whatever is there. Needs the lock. Raises OSError, StoreError."""
+
+    def keep(self) -> None:
+        """What was written, or read, is verified: as `finish`."""
 
     def discard(self) -> None:
         """What is here proved wrong: removes it. Needs the lock."""

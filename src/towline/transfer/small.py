@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Sequence
 from functools import partial
 
 from towline.errors import Cancelled, SourceBusy, SourceError, TowlineError
-from towline.files.confined import open_file, reopen_file
 from towline.model.digest import Digest
 from towline.patience import Pulse
-from towline.transfer import disk
 from towline.transfer.protocols import BlobSource, ByteStream, Staging
 from towline.transfer.segments import DUEL_AGE, SILENT_AGE
 from towline.transfer.supplier import Supplier
@@ -121,20 +118,9 @@ class SmallDownload:
 
     def _try_again(self) -> None:
         """What was fetched and could not be made to last is not fetched anew."""
-        try:
-            file = reopen_file(self._staging.data_path)
-        except FileNotFoundError:
-            return
-        try:
-            right = self._is_right(os.pread(file, self.size + 1, 0))
-        except BaseException:
-            os.close(file)
-            raise
-        if right:
+        if self._is_right(self._staging.read()):
             self._keeping = True
-            self._finish_soon(file)
-        else:
-            os.close(file)
+            self._keep_soon()
 
     def offer(self, sources: Sequence[BlobSource]) -> None:
         """Further sources, from another caller who wants the same blob."""
@@ -308,31 +294,20 @@ class SmallDownload:
             late = list(self._attempts)
         for attempt in late:
             attempt.cancel()
-        try:
-            file = open_file(self._staging.data_path, os.O_TRUNC)
-        except FileNotFoundError:  # somebody removed the store meanwhile: it is made anew
-            self._staging.make()
-            file = open_file(self._staging.data_path, os.O_TRUNC)
-        try:
-            disk.write_all(file, data, 0)
-        except BaseException:
-            os.close(file)
-            raise
-        self._finish_soon(file)
+        self._staging.write(data)
+        self._keep_soon()
 
-    def _finish_soon(self, file: int) -> None:
+    def _keep_soon(self) -> None:
         with self._lock:
             self._busy += 1
-        self._terms.syncing.promptly(partial(self._made_last, file))
+        self._terms.syncing.promptly(self._made_last)
 
-    def _made_last(self, file: int) -> None:
+    def _made_last(self) -> None:
         error: TowlineError | None = None
         try:
-            self._staging.finish(file)
+            self._staging.keep()
         except Exception as caught:  # noqa: BLE001 - see `meaning`
             error = meaning(caught, self.digest)
-        finally:
-            os.close(file)
         self._release()
         self._end(error)
         self._leave()
