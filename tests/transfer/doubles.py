@@ -18,6 +18,7 @@ from towline.model.digest import Digest
 from towline.patience import Patience
 from towline.transfer.blob import BlobTransfer
 from towline.transfer.pool import Handle, Pool, Wanted
+from towline.transfer.rate import Rate
 from towline.transfer.work import Limits
 
 MIB = 1 << 20
@@ -222,10 +223,10 @@ class Downloads:
         left = [thread.name for thread in threading.enumerate() if thread.name.startswith("towline-")]
         assert not left, f"threads are left: {left}"
 
-    def fetch(self, data: bytes, *sources: MemorySource) -> Download:
+    def fetch(self, data: bytes, *sources: MemorySource, rate: Rate | None = None) -> Download:
         """Begins to fetch the blob of these bytes."""
         wanted, staging = self._wanted(data, sources)
-        (handle,) = self.pool.fetch([wanted], object(), Patience(20.0))
+        (handle,) = self.pool.fetch([wanted], object(), Patience(20.0), rate=rate)
         return Download(handle, staging)
 
     def fetch_all(self, blobs: Sequence[bytes], source: Callable[[bytes], MemorySource]) -> list[Download]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.pulling import eventually
-from tests.transfer.doubles import MIB, Downloads, MemorySource, MemoryStream, content
+from tests.transfer.doubles import MIB, Download, Downloads, MemorySource, MemoryStream, content
 from towline.errors import DigestMismatch, SourceBusy, StoreError, TransferError
 from towline.transfer import small
 from towline.transfer.distances import FAR, Distances
 from towline.transfer.pool import MOST_THREADS, Pool
+from towline.transfer.rate import Rate
 
 DATA = content(100_000)
 
@@ -39,6 +41,13 @@ def wait_for(gate: threading.Event) -> None:
 
 def spoiled(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def nudge_until_over(downloads: Downloads, download: Download) -> None:
+    """As a pull does that looks at it now and then."""
+    until = time.monotonic() + 20
+    while not download.over.wait(0.1) and time.monotonic() < until:
+        downloads.pool.nudge()
 
 
 class TestWrongBytes:
@@ -70,11 +79,37 @@ class TestSilence:
 
         source = MemorySource(DATA, step=1000, before_read=first_one_hangs)
         download = downloads.fetch(DATA, source)
-        while not download.over.wait(0.1):
-            downloads.pool.nudge()
+        nudge_until_over(downloads, download)
         assert download.finish() == DATA
         assert len(asked) == 2
         assert asked[0].cancelled.is_set()
+
+    def test_so_is_one_that_drips_and_another_source_is_asked_where_there_is_one(
+        self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(small, "DUEL_AGE", 0.3)
+        monkeypatch.setattr("towline.transfer.pool.DUEL_AGE", 0.3)
+
+        def drips(stream: MemoryStream) -> None:
+            stream.cancelled.wait(0.02)
+
+        slow = MemorySource(DATA, name="slow", step=1, before_read=drips)
+        download = downloads.fetch(DATA, slow, MemorySource(DATA, name="quick"))
+        nudge_until_over(downloads, download)
+        assert download.finish() == DATA
+        assert 0 < slow.sent < len(DATA) // 2
+        eventually(lambda: not slow.open_now, "the connection that drips to be ended")
+
+    def test_one_that_a_limit_of_bandwidth_has_rest_is_not(
+        self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(small, "DUEL_AGE", 0.1)
+        monkeypatch.setattr("towline.transfer.pool.DUEL_AGE", 0.1)
+        source = MemorySource(DATA, step=len(DATA) // 2)
+        download = downloads.fetch(DATA, source, rate=Rate(len(DATA)))
+        nudge_until_over(downloads, download)
+        assert download.finish() == DATA
+        assert source.sent == len(DATA)
 
     def test_one_that_brings_bytes_is_left_alone(self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(small, "DUEL_AGE", 0.2)
@@ -85,8 +120,7 @@ class TestSilence:
 
         source = MemorySource(DATA, step=2000, before_read=steady)
         download = downloads.fetch(DATA, source)
-        while not download.over.wait(0.1):
-            downloads.pool.nudge()
+        nudge_until_over(downloads, download)
         assert download.finish() == DATA
         assert source.most_open == 1
 

@@ -25,9 +25,16 @@ from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Work,
 _LONGEST_PAUSE = 0.05
 """Seconds of a limit's pause after which it is looked whether anybody still waits."""
 
+_DRIP = 4 << 10
+"""Bytes that a connection has to bring to be heard anew. With fewer in `DUEL_AGE` a blob may take most of an hour, and
+64 connections that share a slow link bring as much each where it carries 52 KB a second.
+"""
+
 
 class _Attempt:
-    """One request for the blob. `heard` is when its last byte came, or it began."""
+    """One request for the blob. `heard` is when the last bytes came that are no drip, or it began; ahead of the time
+    where a limit of bandwidth has it rest until then. `received` is how many had come by then.
+    """
 
     __slots__ = ("cancelled", "heard", "received", "stream", "supplier")
 
@@ -37,6 +44,11 @@ class _Attempt:
         self.received = 0
         self.stream: ByteStream | None = None
         self.cancelled = False
+
+    def hears(self, filled: int, now: float) -> None:
+        """So many bytes have come in all."""
+        if not self.received or filled - self.received >= _DRIP:
+            self.received, self.heard = filled, now
 
     def cancel(self) -> None:
         """From any thread, any number of times."""
@@ -237,13 +249,14 @@ class SmallDownload:
                 if not count:
                     raise SourceBusy("the source ended early")
                 filled += count
-                now = attempt.heard = time.monotonic()
+                now = time.monotonic()
+                attempt.hears(filled, now)
                 if filled == count:
                     self._terms.distances.note(str(source), stream.waited)
-                self._arrived(filled, count, now)
+                self._arrived(attempt, filled, count, now)
         return buffer[:filled]
 
-    def _arrived(self, filled: int, count: int, now: float) -> None:
+    def _arrived(self, attempt: _Attempt, filled: int, count: int, now: float) -> None:
         """So many bytes came. Waits as the limits of bandwidth say. Raises Cancelled."""
         self._terms.traffic.moves += 1
         self._received += count
@@ -253,7 +266,7 @@ class SmallDownload:
             return
         self._resting = True
         try:
-            until = now + pause
+            until = attempt.heard = now + pause
             with self._terms.desk.away:
                 while (left := until - time.monotonic()) > 0:
                     if self._over:
