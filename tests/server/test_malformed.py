@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -158,6 +159,16 @@ def test_a_body_that_nobody_reads_does_not_disturb_what_follows(served: Served, 
             connection.sendall(body)
         answer = one_answer(everything(connection))
     assert answer.status in (404, 405)
+
+
+@pytest.mark.parametrize("path", ["/api/pull", "/nothing", "/v2/"])
+def test_a_body_that_cannot_be_unpacked_leaves_no_traceback_in_the_log(
+    served: Served, logged: Callable[[], str], path: str
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: deflate\r\nContent-Length: 3\r\n\r\n"
+    with served.raw(head.encode() + b"xyz") as connection:
+        assert one_answer(everything(connection)).status in (400, 404, 405)
+    assert logged() == ""
 
 
 @pytest.mark.parametrize("upgrade", [b"websocket", b"h2c", b"TLS/1.0"])

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
@@ -178,6 +178,11 @@ class Connection(web.RequestHandler):
             raise ConnectionResetError("the answer could not be sent") from exc
         self._say_last(Refused(400, _what_is_wrong(exc, bytes(self._head))))
         return _Said()
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """A body that proves broken once its request is answered is its client's affair, and no fault to trace."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
 
     def _await_head(self) -> None:
         self._awaited = (Awaited.HEAD, self._loop.time())
