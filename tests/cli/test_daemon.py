@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,59 @@ def test_what_says_nothing_is_left_alone(store_path: Path, monkeypatch: pytest.M
         assert daemon.find(store_path, address) is None
         with pytest.raises(Unusable, match="does not answer"):
             daemon.at(address, 0.05)
+
+
+ENDLESS = {
+    "informational answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 50, 0.0),
+    "a head that drips": (b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.05),
+    "a body that drips": (b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b" ", 0.05),
+    "a line that drips": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n", 0.05),
+}
+
+
+@contextmanager
+def endless(begin: bytes, piece: bytes, pause: float) -> Iterator[Address]:
+    """Something whose answer never ends, for twenty seconds."""
+    over = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    connection.recv(65536)
+                    connection.sendall(begin)
+                    until = time.monotonic() + 20
+                    while not over.wait(pause) and time.monotonic() < until:
+                        connection.sendall(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield Address(port=listener.getsockname()[1])
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("answer", ENDLESS.values(), ids=ENDLESS)
+def test_an_answer_that_never_ends_is_none(
+    answer: tuple[bytes, bytes, float], store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "PROBE", 0.2)
+    monkeypatch.setattr(daemon, "ANSWER", 0.2)
+    monkeypatch.setattr(daemon, "SILENCE", 0.2)
+    since = time.monotonic()
+    with endless(*answer) as address:
+        assert daemon.find(store_path, address) is None
+        there = Daemon(address, A_TOWLINE)
+        with pytest.raises(TowlineError, match="stopped answering"):
+            there.models()
+        with pytest.raises(TowlineError, match="stopped answering"):
+            list(there.pull("llama3.2"))
+    assert time.monotonic() - since < 10
 
 
 @pytest.mark.parametrize("info", [{"store": "/elsewhere"}, {"store_id": "0:0"}])

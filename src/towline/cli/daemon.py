@@ -18,18 +18,19 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from towline.cli import patience
 from towline.cli.address import Address
+from towline.cli.patience import connect
 from towline.cli.text import one_line
 from towline.errors import TowlineError
 from towline.model.events import DRY_RUN, SUCCESS, Event, Failed, Progress, Status, decode
+from towline.patience import Patience
 from towline.store.layout import store_id
 
 PROBE = 0.5
-"""Seconds for each answer of a server that nobody named: it is on this machine, or it is not meant."""
+"""Seconds for a whole answer of a server that nobody named: it is on this machine, or it is not meant."""
 
 ANSWER = 10.0
-"""Seconds for each answer of a server that is meant."""
+"""Seconds for a whole answer of a server that is meant."""
 
 SILENCE = 15.0
 """Seconds without a line after which a towline counts as dead; it sends one a second, and the first within four."""
@@ -39,6 +40,8 @@ SILENCE_OF_OLLAMA = 3600.0
 
 _LONGEST_ANSWER = 1 << 20
 _LONGEST_LIST = 64 << 20
+_PIECE = 64 << 10
+"""Bytes of a long answer that have to come within `ANSWER` seconds."""
 
 T = TypeVar("T")
 
@@ -104,10 +107,11 @@ class Daemon:
     def models(self) -> list[Listed]:
         """What it has, in its own order. Raises TowlineError."""
         with self._speaking("ask again"), closing(self.address.connection(ANSWER)) as connection:
-            response = _ask(connection, self.address, "GET", "/api/tags")
+            patience = Patience(ANSWER)
+            response = _ask(connection, self.address, patience, "GET", "/api/tags")
             if response.status != 200:
                 raise TowlineError(f"the daemon at {self.url} {_refusal(response)}")
-            return _decoded(response, _LONGEST_LIST, _Models).models or []
+            return _decoded(response, _LONGEST_LIST, _Models, patience).models or []
 
     def pull(
         self,
@@ -138,7 +142,7 @@ class Daemon:
         silence = SILENCE if self.towline is not None else SILENCE_OF_OLLAMA
         then = "what has arrived is kept: pull again to go on"
         with self._speaking(then), closing(self.address.connection(ANSWER)) as connection:
-            events = _pull(connection, self.address, request, silence, end)
+            events = _pull(connection, self.address, Patience(silence), request, end)
             yield from events if self.towline is not None else _rounded(events)
 
     @contextmanager
@@ -168,14 +172,14 @@ def find(store: Path, address: Address = Address()) -> Daemon | None:  # noqa: B
 
 def _introduced(address: Address, timeout: float) -> Daemon:
     with closing(address.connection(timeout)) as connection:
-        response = _ask(connection, address, "GET", "/towline/info")
+        response = _ask(connection, address, Patience(timeout), "GET", "/towline/info")
         if response.status == 200:
             try:
                 return Daemon(address, _decoded(response, _LONGEST_ANSWER, Info))
             except HTTPException:
                 pass  # a page for whatever path: it may be an Ollama behind it
     with closing(address.connection(timeout)) as connection:
-        response = _ask(connection, address, "GET", "/api/version")
+        response = _ask(connection, address, Patience(timeout), "GET", "/api/version")
         if response.status != 200:
             raise Unusable(f"{address.url} {_refusal(response)}")
         try:
@@ -188,14 +192,13 @@ def _introduced(address: Address, timeout: float) -> Daemon:
 def _ask(
     connection: HTTPConnection,
     address: Address,
+    patience: Patience,
     method: str,
     path: str,
     request: Mapping[str, object] | None = None,
-    *,
-    silence: float = 0.0,
 ) -> HTTPResponse:
-    """The head of the answer. `silence`: seconds for each piece of it, rather than those of the connection."""
-    patience.connect(connection, silence or connection.timeout or ANSWER)
+    """The head of the answer, all of which may take this patience, unless it is renewed."""
+    connect(connection, patience)
     headers = {"Authorization": address.authorization} if address.authorization else {}
     body = None
     if request is not None:
@@ -205,22 +208,30 @@ def _ask(
     return connection.getresponse()
 
 
-def _decoded(response: HTTPResponse, limit: int, kind: type[T]) -> T:
-    """The answer's body. Raises HTTPException for one that is not of this kind."""
+def _decoded(response: HTTPResponse, limit: int, kind: type[T], patience: Patience | None = None) -> T:
+    """The answer's body, each piece of which renews the patience. Raises HTTPException for one that is not of this
+    kind.
+    """
+    body = bytearray()
+    while len(body) < limit and (piece := response.read(min(_PIECE, limit - len(body)))):
+        body += piece
+        if patience is not None:
+            patience.renew()
     try:
-        return msgspec.json.decode(response.read(limit), type=kind)
+        return msgspec.json.decode(body, type=kind)
     except ValueError:
         raise HTTPException("an answer that is none") from None
 
 
 def _pull(
-    connection: HTTPConnection, address: Address, request: Mapping[str, object], silence: float, end: Event
+    connection: HTTPConnection, address: Address, patience: Patience, request: Mapping[str, object], end: Event
 ) -> Generator[Event, None, None]:
-    response = _ask(connection, address, "POST", "/api/pull", request, silence=silence)
+    response = _ask(connection, address, patience, "POST", "/api/pull", request)
     if response.status != 200:
         raise TowlineError(_sentence(response) or f"the daemon at {address.url} {_refusal(response)}")
     event: Event | None = None
     while line := response.readline(_LONGEST_ANSWER):
+        patience.renew()
         event = _event(line)
         if event is not None:
             yield event

@@ -2,27 +2,28 @@
 
 A process that was stopped, or slept with its machine, finds every time-out of a socket over when it goes on, before a
 server that slept beside it could say anything. So waits are counted in steps, and a step counts as one however long it
-took.
+took. What comes renews no patience by itself: an answer that drips, or whose head never ends, is none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
-import math
 import socket
+import time
 from http.client import HTTPConnection
 from typing import cast
 
-from towline.patience import LONGEST_STEP
+from towline.patience import LONGEST_STEP, Patience
 
 
-def connect(connection: HTTPConnection, seconds: float) -> None:
-    """Makes the connection, which then waits so long for each piece of an answer; raises OSError, as reading does: a
-    TimeoutError where nothing came.
+def connect(connection: HTTPConnection, patience: Patience) -> None:
+    """Makes the connection, on which an answer may take this patience, unless the caller renews it for what came;
+    raises OSError, as reading does: a TimeoutError where it is out.
     """
     connection.connect()
     _notice_a_dead_machine(connection.sock)
-    connection.sock = cast(socket.socket, _Patient(connection.sock, seconds))
+    connection.sock = cast(socket.socket, _Patient(connection.sock, patience))
 
 
 def _notice_a_dead_machine(sock: socket.socket) -> None:
@@ -36,13 +37,13 @@ def _notice_a_dead_machine(sock: socket.socket) -> None:
 class _Patient:
     """What `http.client` needs of a socket."""
 
-    def __init__(self, sock: socket.socket, seconds: float) -> None:
+    def __init__(self, sock: socket.socket, patience: Patience) -> None:
         self._sock = sock
-        self._steps = max(1, math.ceil(seconds / LONGEST_STEP))
-        sock.settimeout(min(seconds, LONGEST_STEP))
+        self._patience = patience
+        sock.settimeout(min(patience.seconds, LONGEST_STEP))
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self._sock, self._steps))
+        return io.BufferedReader(_Reader(self._sock, self._patience))
 
     def sendall(self, data: bytes) -> None:
         self._sock.sendall(data)
@@ -52,21 +53,21 @@ class _Patient:
 
 
 class _Reader(io.RawIOBase):
-    def __init__(self, sock: socket.socket, steps: int) -> None:
+    def __init__(self, sock: socket.socket, patience: Patience) -> None:
         self._sock = sock
-        self._steps = steps
+        self._patience = patience
         self._share = sock.makefile("rb", buffering=0)  # the socket stays open until this is closed as well
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        for _ in range(self._steps):
-            try:
+        while True:
+            self._patience.look(time.monotonic(), 0, excused=False)
+            if self._patience.out:
+                raise TimeoutError("no answer came")
+            with contextlib.suppress(TimeoutError):
                 return self._sock.recv_into(buffer)
-            except TimeoutError:
-                continue
-        raise TimeoutError("nothing came")
 
     def close(self) -> None:
         self._share.close()
