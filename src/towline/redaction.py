@@ -55,6 +55,8 @@ _SECRET_VARIABLE = re.compile(
 _NO_SECRET = re.compile(r"true|false|on|off|yes|no|[\d.,_+-]+", re.IGNORECASE)
 """Switches and numbers, which stand in every other line: hidden by the shapes alone."""
 
+_QUERIED = re.compile(r"[?&][^=&\s,]*=([^&\s,]+)")
+
 _SHORTEST = 5
 """Characters: shorter secrets are left to the shapes, as their text is found in every other word."""
 
@@ -83,8 +85,13 @@ def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
             user, colon, password = user_info.partition(":")
             found.update((user_info, password if colon else user))
         if "://" in value or name.upper().startswith(("OLLAMA_", "TOWLINE_")):
-            found.update(re.findall(r"[?&][^=&\s,]*=([^&\s,]+)", value))
+            found.update(queried(value))
     return forms_of(secret for secret in found if not _NO_SECRET.fullmatch(secret))
+
+
+def queried(text: str) -> set[str]:
+    """The values in the queries of the addresses in a text, a signature among them, but for switches and numbers."""
+    return {value for value in _QUERIED.findall(text) if not _NO_SECRET.fullmatch(value)}
 
 
 def forms_of(secrets: Iterable[str]) -> tuple[str, ...]:

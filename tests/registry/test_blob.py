@@ -521,6 +521,15 @@ class TestBlobHost:
         blob_host.fail(SIGNED, fault, times=None)
         assert blob_host.host in refused(source(), SourceBusy)
 
+    @pytest.mark.parametrize("said", ["short+one", "short%2Bone"])
+    def test_a_signature_that_the_blob_host_repeats_is_not_repeated(
+        self, source: Source, registry: FaultRegistry, blob_host: FaultRegistry, said: str
+    ) -> None:
+        signed = f"{blob_host.url}/data/{BLOB.digest.hex}?sig=short%2Bone"
+        registry.fail(blob(), faults.Redirect(signed), times=None)
+        blob_host.fail(SIGNED, faults.Replace(f"{said} is none of ours".encode(), status=403), times=None)
+        assert "it says: *** is none of ours" in refused(source(), SourceGone)
+
     def test_no_token_ever_goes_to_the_blob_host(
         self, source: Source, registry: FaultRegistry, blob_host: FaultRegistry
     ) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from towline.errors import RegistryError, SourceBusy, SourceGone
+from towline.redaction import queried
 from towline.registry.auth import Token, Tokens, read_token, token_address
 from towline.registry.endpoints import WITHOUT_TLS, Endpoint, Transport
 from towline.registry.failures import host_of
@@ -89,7 +90,8 @@ class Access:
         return Landing(response, place)
 
     def follow(self, asking: Asking, place: Place) -> Response:
-        """Asks where a server pointed to; raises as `get` does."""
+        """Asks where a server pointed to; raises as `get` does. What its query holds is a secret: a signature."""
+        asking.call.secrets.update(queried(place.url))
         if place.guard is None:
             return self._authorized(asking, place.url)
         return self._send(asking, place.url, asking.headers, place.guard)
@@ -163,6 +165,7 @@ class Access:
                 if response.redirect is None:
                     return _granted(endpoint, response)
                 url, target = target, urljoin(target, response.redirect)
+                asking.call.secrets.update(queried(target))
         except ValueError:
             raise RegistryError(f"{shown} sends its logins to an address that is none") from None
         raise SourceGone(f"the token service of {shown} redirects in circles")
