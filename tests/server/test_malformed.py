@@ -161,6 +161,18 @@ def test_a_body_that_nobody_reads_does_not_disturb_what_follows(served: Served, 
     assert answer.status in (404, 405)
 
 
+@pytest.mark.parametrize("path", ["/api/tags", "/nothing", "/v2/"])
+def test_nor_does_what_comes_of_it_after_the_answer(served: Served, path: str) -> None:
+    rest = b" " * 100_000
+    with served.raw(
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(rest)}\r\n\r\n".encode()
+    ) as connection:
+        data = connection.recv(1000)
+        connection.sendall(rest)
+        answer = one_answer(data + everything(connection))
+    assert answer.status in (404, 405)
+
+
 @pytest.mark.parametrize("path", ["/api/pull", "/nothing", "/v2/"])
 def test_a_body_that_cannot_be_unpacked_leaves_no_traceback_in_the_log(
     served: Served, logged: Callable[[], str], path: str

@@ -9,6 +9,7 @@ import json
 import socket
 import struct
 import time
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -365,6 +366,26 @@ def test_what_a_request_holds_beside_its_fields_is_not_kept(puller: FakePuller, 
     with served.raw(_post(b'{"model":"tiny","max_rate":[%s]}' % b",".join([b"[]"] * 12345))):
         until(lambda: bool(puller.watchers))
         until(lambda: not filled())
+
+
+def test_a_body_that_is_refused_is_not_kept_until_garbage_is_collected(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is seldom in a daemon: a thousand such requests would have it hold 600 MB until then."""
+    monkeypatch.setattr(body_module, "MOST_BYTES", 0)
+    head = b"POST /api/pull HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+    requests = 10
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(requests):
+            with served.raw(head + b" " * 300_000) as connection:
+                assert connection.recv(1000).startswith(b"HTTP/1.1 503 ")
+        until(lambda: tracemalloc.get_traced_memory()[0] < requests * 50_000)
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 def test_a_broken_chunked_body_is_refused(served: Served) -> None:

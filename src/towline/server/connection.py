@@ -74,6 +74,7 @@ class Connection(web.RequestHandler):
         self._patience: asyncio.Timeout | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._half_closed = False
+        self._answered_last = False
 
     @property
     def awaited(self) -> tuple[Awaited, float] | None:
@@ -103,6 +104,12 @@ class Connection(web.RequestHandler):
                 yield
             finally:
                 self._awaited = self._patience = None
+
+    def answer_no_more(self) -> None:
+        """The request that is being answered is the last: what comes after it is no head, but what is left of its body,
+        which aiohttp reads and drops for a while.
+        """
+        self._answered_last = True
 
     def drop(self) -> None:
         """Ends it, as its place is needed and it keeps the server waiting."""
@@ -134,7 +141,7 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._awaits(Awaited.END):
             return
-        if data and self._awaits(Awaited.HEAD):
+        if data and self._awaits(Awaited.HEAD) and not self._answered_last:
             if self._clock is None:
                 self._start_clock(HEAD_TIMEOUT, self._head_is_late)
             if not self._take_head(data):
@@ -194,6 +201,7 @@ class Connection(web.RequestHandler):
     def _take_head(self, data: bytes) -> bool:
         """Notes what has come of a head, and when it is whole; False once it is longer than heads may be."""
         seen = max(0, len(self._head) - 3)
+        data = data[: MAX_HEAD_BYTES + 4]  # a body that comes with it is not kept for as long as the request
         self._head += data if self._head else data.lstrip(b"\r\n")
         end = self._head.find(b"\r\n\r\n", seen)
         if end >= 0:

@@ -123,10 +123,10 @@ def answered(handle: Handler) -> Handler:
         except Exception as error:
             if isinstance(error, web.HTTPException) and error.status < 400:
                 raise
-            problem = refusal(error, request)
+            response = respond(refusal(error, request), request)  # no name for a refusal that holds this frame: a cycle
             if request.writer.output_size > 0:
                 # Something of a 200 is out already. A cut connection is the only sign of failure that is left.
                 raise ConnectionResetError("the answer failed after its head was sent") from error
-            return respond(problem, request)
+            return response
 
     return answer

@@ -188,7 +188,8 @@ def _told(handle: Handler) -> Handler:
 
     async def answer(request: web.Request) -> web.StreamResponse:
         began = time.monotonic()
-        with connection_of(request).answering():
+        connection = connection_of(request)
+        with connection.answering():
             response = await handle(request)
             log.debug(
                 "request",
@@ -199,6 +200,7 @@ def _told(handle: Handler) -> Handler:
             )
             if "Upgrade" in request.headers or not request.content.is_eof():
                 response.force_close()  # what follows is not surely the next request's head
+                connection.answer_no_more()
             return response
 
     return answer
