@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,16 @@ def test_runs_as_a_module(towline: Command) -> None:
         [sys.executable, "-m", "towline", "version"], capture_output=True, env=towline.environment, check=True
     )
     assert done.stdout.decode() == f"towline {__version__}\n"
+
+
+@pytest.mark.parametrize("started", [(TOWLINE,), (sys.executable, "-m", "towline")], ids=["script", "module"])
+def test_ctrl_c_while_modules_are_loaded_ends_without_a_traceback(
+    towline: Command, tmp_path: Path, started: tuple[str, ...]
+) -> None:
+    (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = {**towline.environment, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([*started, "version"], capture_output=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_version_loads_nothing_heavy(towline: Command) -> None:
@@ -65,6 +76,9 @@ def test_help_tells_about_one_command(towline: Command, command: str) -> None:
         ("pull", "--max-rate", "0", "llama3.2"),
         ("serve", "--max-rate", "999"),
         ("pull", "--host", "127.0.0.1:x", "llama3.2"),
+        ("pull", "--host", "", "llama3.2"),
+        ("serve", "--host", " "),
+        ("list", "--models", "~nobody-of-this-name/models"),
         ("pull", "--host", "tcp://127.0.0.1", "llama3.2"),
         ("pull", "--host", "127.0.0.1", "--local", "llama3.2"),
         ("pull", "--quiet", "--json", "llama3.2"),
