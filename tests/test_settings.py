@@ -262,6 +262,10 @@ class TestEnvironment:
         monkeypatch.setenv("HOME", "/home/me")
         assert Settings.from_environ({"OLLAMA_MODELS": '"~/models"'}).models == Path("/home/me/models")
 
+    def test_the_home_of_nobody_is_refused(self) -> None:
+        with pytest.raises(InvalidRequest, match="OLLAMA_MODELS is '~nobody-of-this-name/models'"):
+            Settings.from_environ({"OLLAMA_MODELS": "~nobody-of-this-name/models"})
+
     @pytest.mark.parametrize(
         "name", ["TOWLINE_PLAIN_HTTP", "TOWLINE_MAX_RATE", "TOWLINE_CONNECTIONS", "TOWLINE_WRITEBACK"]
     )

@@ -19,7 +19,7 @@ from towline.model.events import Event
 from towline.model.manifest import LICENSE_LAYER, PARAMS_LAYER, PROJECTOR_LAYER, TEMPLATE_LAYER
 from towline.model.name import ModelName
 from towline.puller import Puller
-from towline.settings import Settings
+from towline.settings import Settings, parse_folder
 from towline.store.store import Store, StoredModel
 from towline.watching import Watcher
 
@@ -141,7 +141,7 @@ def _settings(models: str | os.PathLike[str] | None) -> Settings:
         settings = Settings.from_environ(os.environ)
     except RuntimeError:
         raise InvalidRequest("no home folder to keep models in; name a folder with models= or OLLAMA_MODELS") from None
-    folder = settings.models if models is None else Path(models).expanduser()
+    folder = settings.models if models is None else parse_folder(os.fspath(models), "models")
     return replace(settings, models=folder.absolute())
 
 

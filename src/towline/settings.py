@@ -180,6 +180,14 @@ def parse_rate(text: str, what: str) -> float:
     return rate
 
 
+def parse_folder(text: str, what: str) -> Path:
+    """Reads a path as people write it, with `~` or `~user` for a home. Raises InvalidRequest, naming `what`."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InvalidRequest(f"{what} is {shown(text)}, but there is no such home here") from None
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip().lower() for word in text.split(",") if word.strip())
 
@@ -257,7 +265,7 @@ class Settings:
         read = partial(variable, environ=environ)
         given: dict[str, object] = {}
         if models := read("OLLAMA_MODELS"):
-            given["models"] = Path(models).expanduser()
+            given["models"] = parse_folder(models, "OLLAMA_MODELS")
         if host := read("OLLAMA_HOST"):
             given["listen"] = Listen.parse(host)
         given["origins"] = _words(read("OLLAMA_ORIGINS"))

@@ -59,6 +59,28 @@ def test_a_list_of_what_is_no_folder_says_so(towline: Command, tmp_path: Path) -
     assert towline.run("list", env={"OLLAMA_MODELS": str(tmp_path / "file")}).failed().startswith(f"{tmp_path}/file is")
 
 
+def test_a_path_in_what_is_no_folder_says_so(towline: Command, tmp_path: Path) -> None:
+    none = tmp_path / "nothing"
+    assert towline.run("path", "--models", str(none), "llama3.2").failed().startswith(f"{none} is no folder")
+
+
+def test_what_is_advised_means_the_same_store(towline: Command, tmp_path: Path) -> None:
+    store, model = tmp_path / "the other", models.tiny()
+    put(store, "llama3.2", model)
+    chosen = ("--models", str(store), "--local")
+    options = f"--models '{store}' --local"
+    assert towline.run("path", *chosen, "phi").failed().endswith(f"pull it first: towline pull {options} phi:latest")
+    assert (
+        towline.run("path", *chosen, "llama3.2:1b")
+        .failed()
+        .endswith(f"towline path {options} llama3.2:latest; or towline pull {options} llama3.2:1b")
+    )
+    (store / "blobs" / model.weights.digest.file_name).unlink()
+    again = f"pull it again: towline pull {options} llama3.2:latest"
+    assert towline.run("path", *chosen, "llama3.2").failed().endswith(again)
+    assert towline.run("list", *chosen).said[0].endswith(again)
+
+
 def test_a_list_of_a_store_that_is_not_made_yet_is_empty_and_says_so(
     towline: Command, tmp_path: Path, store_path: Path
 ) -> None:

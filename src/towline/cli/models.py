@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ def _list(arguments: argparse.Namespace) -> int:
     models = [model for model in found if model.name.lower().startswith(prefix)]
     width = shutil.get_terminal_size((_UNBOUNDED, 0)).columns
     print(_json(models) if arguments.json else _table(models, datetime.now(UTC), width), flush=True)
-    for remark in [*remarks, *_not_whole(models)]:
+    for remark in [*remarks, *_not_whole(models, options.where(arguments))]:
         complain(remark)
     return 0
 
@@ -118,11 +119,11 @@ def _stored(folder: Path) -> list[Listed]:
     ]
 
 
-def _not_whole(models: Sequence[Listed]) -> list[str]:
+def _not_whole(models: Sequence[Listed], where: list[str]) -> list[str]:
     """A sentence for each of the first models that are not whole, and one for the rest of them."""
     sentences = [
         f"{model.name} is not whole, {units.size(model.missing)} of it are missing; "
-        f"pull it again: towline pull {model.name}"
+        f"pull it again: {_command('pull', where, model.name)}"
         for model in models
         if model.missing
     ]
@@ -192,26 +193,36 @@ def _path(arguments: argparse.Namespace) -> int:
         )
     store = Store(settings.models)
     model = store.find(name)
+    where = options.where(arguments)
     if model is None:
-        raise NotFound(_not_here(store, name))
+        _no_store(settings.models, must_be=arguments.models is not None)
+        raise NotFound(_not_here(store, name, where))
     if model.manifest.layer(MODEL_LAYER) is None:
         raise NotFound(f"{name} is here, but has no single file of weights")
     weights = store.weights_path(model)
     if weights is None:
-        raise NotFound(f"the weights of {name} are missing from the store; pull it again: towline pull {name}")
+        raise NotFound(
+            f"the weights of {name} are missing from the store; pull it again: {_command('pull', where, name)}"
+        )
     # As bytes: a path need not be text in the terminal's encoding, and whoever reads it wants it as it is.
     sys.stdout.flush()
     sys.stdout.buffer.write(os.fsencode(weights.absolute()) + b"\n")
     return 0
 
 
-def _not_here(store: Store, name: ModelName) -> str:
+def _command(command: str, where: list[str], name: object) -> str:
+    """The command line that does it to this model in the same store; see `options.where`."""
+    return shlex.join(["towline", command, *where, str(name)])
+
+
+def _not_here(store: Store, name: ModelName, where: list[str]) -> str:
     """What is so, where a model is not in the store: which of its other versions are."""
     unpinned = replace(name, digest=None)
     if name.digest is not None and (other := store.find(unpinned)) is not None:
-        return f"{unpinned} is here with another digest, {other.manifest.digest}: towline path {unpinned}"
+        return f"{unpinned} is here with another digest, {other.manifest.digest}: {_command('path', where, unpinned)}"
+    pull = _command("pull", where, name)
     tags = sorted(model.name.tag for model in store.list() if model.name.key[:3] == name.key[:3])
     if not tags:
-        return f"{name} is not here; pull it first: towline pull {name}"
+        return f"{name} is not here; pull it first: {pull}"
     have = f"its tag {tags[0]} is" if len(tags) == 1 else f"its tags {', '.join(tags)} are"
-    return f"{name} is not here, but {have}: towline path {replace(unpinned, tag=tags[0])}; or towline pull {name}"
+    return f"{name} is not here, but {have}: {_command('path', where, replace(unpinned, tag=tags[0]))}; or {pull}"

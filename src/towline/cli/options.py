@@ -91,6 +91,22 @@ def add_server(parser: argparse.ArgumentParser, meaning: str) -> None:
     who.add_argument("--local", action="store_true", help="do it here, in the store of --models, and ask no server")
 
 
+def where(arguments: argparse.Namespace) -> list[str]:
+    """What was given of `--models`, `--host` and `--local`, for a command line that is to mean the same store; without
+    a password, which whoever reads it knows.
+    """
+    given = [] if arguments.models is None else ["--models", str(arguments.models)]
+    if arguments.host is not None:
+        given += ["--host", _without_a_password(arguments.host)]
+    return [*given, "--local"] if arguments.local else given
+
+
+def _without_a_password(host: str) -> str:
+    from towline.cli.address import Address
+
+    return Address.parse(host).url if "@" in host else host
+
+
 def add_keep_trying(parser: argparse.ArgumentParser) -> None:
     """`--keep-trying`."""
     parser.add_argument(
@@ -165,6 +181,7 @@ def _as_written(check: Callable[[str], object]) -> Callable[[str], str]:
 def _listen(text: str) -> None:
     from towline.settings import Listen
 
+    _not_empty(text)
     Listen.parse_strictly(text)
 
 
@@ -173,8 +190,17 @@ def _server(text: str) -> None:
     from towline.cli.address import Address
     from towline.settings import Listen
 
+    _not_empty(text)
     Listen.parse_strictly(text)
     Address.parse(text)
+
+
+def _not_empty(text: str) -> None:
+    """Raises InvalidRequest for what an unset variable leaves: no default is meant by that."""
+    from towline.errors import InvalidRequest
+
+    if not text.strip():
+        raise InvalidRequest("it takes an address")
 
 
 @_as_written
@@ -185,6 +211,12 @@ def _rate(text: str) -> None:
 
 
 def _folder(text: str) -> Path:
+    from towline.errors import InvalidRequest
+    from towline.settings import parse_folder
+
     if not text.strip():
         raise argparse.ArgumentTypeError("it takes a folder")
-    return Path(text).expanduser()
+    try:
+        return parse_folder(text, "it")
+    except InvalidRequest as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -186,20 +186,10 @@ def _sum_up(names: list[str], failed: list[str]) -> None:
 
 
 def _say_how_to_go_on(arguments: argparse.Namespace, left: list[str]) -> None:
-    again = ["towline", "pull"]
-    if arguments.models is not None:
-        again += ["--models", str(arguments.models)]
-    if arguments.host is not None:
-        again += ["--host", _without_a_password(arguments.host)]
+    again = ["towline", "pull", *options.where(arguments)]
     if arguments.max_rate is not None:
         again += ["--max-rate", arguments.max_rate]
-    flags = ("--local", "--keep-trying", "--dry-run")
+    flags = ("--keep-trying", "--dry-run")
     again += [flag for flag in flags if getattr(arguments, flag[2:].replace("-", "_"))]
     kept = "" if arguments.dry_run else "what has arrived is kept, "
     complain(f"interrupted; {kept}go on with: {shlex.join(again + left)}")
-
-
-def _without_a_password(host: str) -> str:
-    from towline.cli.address import Address
-
-    return Address.parse(host).url if "@" in host else host
