@@ -126,8 +126,9 @@ def test_local_does_it_here_whatever_the_environment_names(
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command[0]))
 def test_what_is_no_server_of_ollamas_api_is_told(towline: Command, command: tuple[str, ...]) -> None:
-    with answering({"/towline/info": b"<html>", "/api/version": b"<html>"}) as server:
-        assert "is neither a towline nor an Ollama" in towline.run(*command, "--host", server.host).failed()
+    for answers in ({"/towline/info": b"<html>", "/api/version": b"<html>"}, {}):
+        with answering(answers) as server:
+            assert "is neither a towline nor an Ollama" in towline.run(*command, "--host", server.host).failed()
 
 
 class TestAnOllama:

@@ -38,6 +38,8 @@ SILENCE = 15.0
 SILENCE_OF_OLLAMA = 3600.0
 """The same of an Ollama, which says nothing while it verifies. That its machine is gone is noticed all the same."""
 
+_NEITHER = "is neither a towline nor an Ollama"
+
 _LONGEST_ANSWER = 1 << 20
 _LONGEST_LIST = 64 << 20
 _PIECE = 64 << 10
@@ -181,11 +183,13 @@ def _introduced(address: Address, timeout: float) -> Daemon:
     with closing(address.connection(timeout)) as connection:
         response = _ask(connection, address, Patience(timeout), "GET", "/api/version")
         if response.status != 200:
-            raise Unusable(f"{address.url} {_refusal(response)}")
+            sentence = _sentence(response)
+            what = _NEITHER if response.status == 404 and not sentence else _refused(response, sentence)
+            raise Unusable(f"{address.url} {what}")
         try:
             _decoded(response, _LONGEST_ANSWER, _Version)
         except HTTPException:
-            raise Unusable(f"{address.url} is neither a towline nor an Ollama") from None
+            raise Unusable(f"{address.url} {_NEITHER}") from None
     return Daemon(address, None)
 
 
@@ -276,7 +280,10 @@ def _sentence(response: HTTPResponse) -> str:
 
 def _refusal(response: HTTPResponse) -> str:
     """What an answer that is not wanted says, as what is said of the server."""
-    sentence = _sentence(response)
+    return _refused(response, _sentence(response))
+
+
+def _refused(response: HTTPResponse, sentence: str) -> str:
     return f"refuses with status {response.status}" + (f": {sentence}" if sentence else "")
 
 
@@ -294,4 +301,4 @@ def _what_is_wrong(error: Exception) -> str:
         return "does not answer"
     if isinstance(error, ConnectionError):
         return "ends the connection without an answer"
-    return "is neither a towline nor an Ollama" if isinstance(error, HTTPException) else "cannot be reached"
+    return _NEITHER if isinstance(error, HTTPException) else "cannot be reached"
