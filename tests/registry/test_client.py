@@ -663,7 +663,9 @@ class TestMirrors:
     ) -> None:
         registry.fail(manifest(), faults.Status(500), times=None)
         blob_host.fail(manifest(), faults.Status(404), times=None)
-        refused(resolve, "models.example/library/tiny", NotFound, mirrors=mirrors)
+        sentence = refused(resolve, "models.example/library/tiny", NotFound, mirrors=mirrors)
+        assert f"not found at {blob_host.host}" in sentence
+        assert f"elsewhere it cannot be looked for: {registry.host} has a problem of its own (status 500)" in sentence
 
     def test_the_host_itself_is_not_asked_unless_it_is_listed(self, resolve: Resolve, registry: FaultRegistry) -> None:
         mirrors = (Mirror(registry.host, f"http://127.0.0.1:{unused_port()}"),)
@@ -723,7 +725,9 @@ class TestTls:
     ) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
         secure.fail(manifest(), faults.Redirect(f"{registry.url}/v2/library/tiny/manifests/latest"), times=None)
-        assert "without HTTPS" in refused(resolve, "models.example/library/tiny", **self.over_tls(secure))
+        sentence = refused(resolve, "models.example/library/tiny", **self.over_tls(secure))
+        assert "without HTTPS" in sentence
+        assert "TOWLINE_PLAIN_HTTP" not in sentence  # which would change nothing
         assert not registry.exchanges()
 
     def test_a_token_service_over_plain_http_behind_https_is_refused(

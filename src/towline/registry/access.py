@@ -104,7 +104,9 @@ class Access:
         except ValueError:
             raise SourceGone(f"{shown} redirects to an address that is none") from None
         if objection := self.transport.objection(target, after=url):
-            raise SourceGone(f"{shown} redirects to {host_of(target)} {objection}, which towline does not follow")
+            there = host_of(target) or "an address"
+            hint = _unless_named(objection, target, url)
+            raise SourceGone(f"{shown} redirects to {there} {objection}, which towline does not follow{hint}")
         return Place(target, self._guard(asking.endpoint, response, target))
 
     def _guard(self, endpoint: Endpoint, response: Response, target: str) -> Guard | None:
@@ -158,7 +160,7 @@ class Access:
             response, url = refusal, endpoint.base
             for _ in range(MAX_REDIRECTS + 1):
                 if objection := self.transport.objection(target, after=url):
-                    hint = "; name that host in TOWLINE_PLAIN_HTTP if it is meant" if objection == WITHOUT_TLS else ""
+                    hint = _unless_named(objection, target, url)
                     raise RegistryError(f"{shown} sends its logins to an address {objection}{hint}")
                 guard = self._guard(endpoint, response, target)
                 response = self._send(asking, target, {"Accept": "application/json"}, guard)
@@ -177,6 +179,12 @@ class Access:
             if error.refused and host_of(url) in asking.served:
                 raise SourceBusy(str(error)) from None
             raise
+
+
+def _unless_named(objection: str, target: str, after: str) -> str:
+    """What to do about an objection to plain HTTP, where the configuration can allow it: never behind HTTPS."""
+    plain = {urlsplit(target).scheme, urlsplit(after).scheme} == {"http"}
+    return "; name that host in TOWLINE_PLAIN_HTTP if it is meant" if plain and objection == WITHOUT_TLS else ""
 
 
 def origin(url: str) -> tuple[str, str, int]:

@@ -224,10 +224,13 @@ class _Refusals:
 
 
 def summed_up(name: ModelName, failures: Sequence[Exception]) -> Exception:
-    """The one error that tells the most: a 404 first, then what waiting cannot cure, then the rest."""
-    for error in failures:
-        if isinstance(error, NotFound):
-            return error
+    """The one error that tells the most: a 404 first, then what waiting cannot cure, then the rest. A 404 is told with
+    why somebody else, who may have the model, could not be asked.
+    """
+    absent = [error for error in failures if isinstance(error, NotFound)]
+    if absent:
+        others = [str(error) for error in failures if not isinstance(error, NotFound)]
+        return NotFound(f"{absent[0]}; elsewhere it cannot be looked for: {others[0]}") if others else absent[0]
     for kind in (RegistryError, SourceGone, SourceLied, SourceBusy):
         for error in failures:
             if isinstance(error, kind):
