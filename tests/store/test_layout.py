@@ -201,5 +201,14 @@ class TestPreparing:
         with pytest.raises(StoreError, match="set OLLAMA_MODELS"):
             Store(tmp_path / "file" / path).prepare()
 
+    @pytest.mark.parametrize("name", ["blobs", "manifests"])
+    def test_what_stands_in_the_place_of_a_folder_is_named(self, store_path: Path, name: str) -> None:
+        store_path.mkdir()
+        (store_path / name).symlink_to("nowhere")
+        store, model = Store(store_path), tiny()
+        for use in (store.prepare, lambda: store.outlook(ModelName.parse("x"), Manifest.parse(model.manifest))):
+            with pytest.raises(StoreError, match=f"{store_path / name} is no folder"):
+                use()
+
     def test_layouts_of_one_root_are_equal(self, store_path: Path) -> None:
         assert Layout(store_path) == Layout(store_path)

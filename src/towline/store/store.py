@@ -29,8 +29,6 @@ from towline.store.verified import Verified
 
 __all__ = ["Store", "StoredModel"]
 
-_NO_PLACE = "the store at {} cannot be made there; set OLLAMA_MODELS to a folder"
-
 
 class Store:
     """The folder at `root`, shared with other towlines and an Ollama. Safe from many threads and processes."""
@@ -58,7 +56,7 @@ class Store:
         try:
             self._make_folders()
         except (FileNotFoundError, NotADirectoryError, FileExistsError):
-            raise StoreError(_NO_PLACE.format(self.root)) from None
+            raise self._no_place(self._in_the_way) from None
         except OSError as error:
             raise StoreError(f"the store at {self.root} cannot be used: {store_error(error)}") from None
         rekey(self._layout)
@@ -83,6 +81,19 @@ class Store:
         tmp = layout.for_manifests(layout.inside("locks").parent)
         make_folder(tmp)
         self._layout = replace(layout, colons=takes_colons(tmp))
+
+    @property
+    def _in_the_way(self) -> Path | None:
+        """What is no folder, where one of the store's has to be."""
+        for folder in (self._layout.blobs, self._layout.manifests):
+            there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+            if not there.is_dir():
+                return there
+        return None
+
+    def _no_place(self, in_the_way: Path | None) -> StoreError:
+        what = f": {in_the_way} is no folder" if in_the_way is not None else ""
+        return StoreError(f"the store at {self.root} cannot be made there{what}; set OLLAMA_MODELS to a folder")
 
     @property
     def readable(self) -> bool:
@@ -151,9 +162,8 @@ class Store:
         """What it would take to bring a model in: to be looked at, not to be entered. Nothing is written. Raises
         StoreError where there can be no store.
         """
-        there = next(place for place in (self.root, *self.root.parents) if os.path.lexists(place))
-        if not there.is_dir():
-            raise StoreError(_NO_PLACE.format(self.root))
+        if (in_the_way := self._in_the_way) is not None:
+            raise self._no_place(in_the_way)
         return self._publication(name, manifest)
 
     def _publication(
