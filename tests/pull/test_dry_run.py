@@ -192,7 +192,16 @@ class TestOverTheAPI:
         response = self.tried(daemon_factory, {"model": f"{registry.host}/library/nothing", "stream": stream})
         assert response.status == 404
 
-    @pytest.mark.parametrize("value", [False, None, "yes", 1])
+    @pytest.mark.parametrize("value", ["yes", 1])
+    def test_what_may_mean_a_dry_run_is_never_a_pull(
+        self, registry: FaultRegistry, daemon_factory: DaemonFactory, name: str, value: object
+    ) -> None:
+        response = self.tried(daemon_factory, {"model": name, "dry_run": value})
+        assert response.status == 400
+        assert "dry_run must be a boolean" in response.json["error"]
+        assert not registry.exchanges()
+
+    @pytest.mark.parametrize("value", [False, None])
     def test_whatever_is_not_true_is_no_dry_run(
         self, registry: FaultRegistry, daemon_factory: DaemonFactory, value: object
     ) -> None:

@@ -50,6 +50,12 @@ def test_head_answers_as_get_does_without_a_body(served: Served, path: str) -> N
     assert head.headers["content-type"] == get.headers["content-type"]
 
 
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/api/generate"])
+def test_who_asks_for_what_a_model_says_is_told_that_none_is_run_here(served: Served, path: str) -> None:
+    answer = served.ask("POST", path)
+    assert (answer.status, "does not run" in answer.error) == (404, True)
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/api", "/api/pull/x", "/api/%00", "//", "/api/" + "a" * 4000])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_an_unknown_path_is_a_404_in_json(served: Served, path: str, method: str) -> None:

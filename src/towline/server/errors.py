@@ -54,6 +54,11 @@ _KINDS: tuple[tuple[type[TowlineError], int, str], ...] = (
 )
 
 
+_WHAT_IS_THERE = (
+    "of Ollama's API towline answers /api/pull, /api/tags and /api/version, as it keeps models and does not run them"
+)
+
+
 def refusal(error: BaseException, request: web.Request) -> Refused:
     """What the client is told about this error. One that nobody foresaw is a bug: it is logged with its traceback."""
     if isinstance(error, Refused):
@@ -79,7 +84,7 @@ def _from_aiohttp(error: web.HTTPException, request: web.Request) -> Refused:
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return Refused(400, f"the request body is larger than {MAX_BODY_BYTES >> 20} MiB; send a smaller one")
     if isinstance(error, web.HTTPNotFound):
-        return Refused(404, f"there is nothing at {path}; the API of towline is Ollama's, under /api/")
+        return Refused(404, f"there is nothing at {path}; {_WHAT_IS_THERE}")
     if isinstance(error, web.HTTPExpectationFailed):
         return Refused(417, "the header Expect takes 100-continue and nothing else; leave it out")
     return Refused(error.status, f"{HTTPStatus(error.status).phrase.lower()}; the request cannot be answered")

@@ -41,8 +41,10 @@ class PullRequest(msgspec.Struct):
     keep_trying: Any = None
     """Of towline's own: `true` to wait for sources for as long as the caller does."""
 
-    dry_run: Any = None
-    """Of towline's own: `true` to be told what would be fetched, with nothing stored."""
+    dry_run: bool | None = None
+    """Of towline's own: `true` to be told what would be fetched, with nothing stored. What is no boolean is refused:
+    whoever sends `"yes"` does not want the model to be fetched.
+    """
 
     def rate(self) -> float | None:
         """Bytes a second. Raises InvalidRequest."""
