@@ -31,7 +31,8 @@ def named(arguments: argparse.Namespace) -> Daemon | None:
         raise InvalidRequest(f"{by} cannot be used: {error}") from None
     except daemon.Unusable as error:
         raise TowlineError(
-            f"{by} names the server that is meant, but {error}; check the address, and what runs there, or do it here with --local"
+            f"{by} names the server that is meant, but {error}; check the address, and what runs there, "
+            "or do it here with --local"
         ) from None
 
 
