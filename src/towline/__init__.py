@@ -17,7 +17,8 @@ Everything is loaded when it is first used: `import towline` alone costs next to
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # type checkers take it for True; importing `typing` takes longer than all else here
 
 if TYPE_CHECKING:
     from towline._version import __version__

@@ -30,15 +30,16 @@ class Interrupted(KeyboardInterrupt):
 def interruptible() -> Iterator[None]:
     """Inside, Ctrl-C, SIGTERM and SIGHUP raise Interrupted, once, in the main thread, which has to be the caller.
 
-    Signals that the process was started to ignore (`nohup`, a background job of a script) stay ignored.
+    Signals that the process was started to ignore (`nohup`, a background job of a script) stay ignored. An error that
+    comes after it is no news: Python itself makes a TypeError of one that comes in the middle of an import.
     """
-    asked: list[float] = []
+    asked: list[tuple[Interrupted, float]] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
         if not asked:
-            asked.append(time.monotonic())
-            raise Interrupted(number)
-        if time.monotonic() - asked[0] > GRACE:
+            asked.append((Interrupted(number), time.monotonic()))
+            raise asked[0][0]
+        if time.monotonic() - asked[0][1] > GRACE:
             os._exit(128 + number)
 
     before = {number: signal.getsignal(number) for number in _STOPPING}
@@ -47,6 +48,10 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, stop)
     try:
         yield
+    except Exception:
+        if asked:
+            raise asked[0][0] from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
