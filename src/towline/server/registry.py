@@ -28,7 +28,7 @@ def routes(store: Store, *, enabled: bool) -> list[web.RouteDef]:
         if not enabled:
             raise Refused(
                 403,
-                "this towline does not serve its models beyond loopback; set TOWLINE_SERVE_REGISTRY=1 where it runs",
+                "this towline does not serve its models to others; set TOWLINE_SERVE_REGISTRY=1 where it runs",
                 code="DENIED",
             )
         if request.method not in ("GET", "HEAD"):
