@@ -29,6 +29,14 @@ def test_runs_as_a_module(towline: Command) -> None:
     assert done.stdout.decode() == f"towline {__version__}\n"
 
 
+@pytest.mark.parametrize("option", [("--host", "127.0.0.1:1"), ("--host=127.0.0.1:1",), ("--local",)])
+def test_an_option_before_the_command_is_told_to_come_behind_it(towline: Command, option: tuple[str, ...]) -> None:
+    result = towline.run(*option, "list")
+    assert result.code == 2
+    name = option[0].partition("=")[0]
+    assert result.err.startswith(f"towline: {name} stands before the command; options come behind it: towline COMMAND")
+
+
 @pytest.mark.parametrize("started", [(TOWLINE,), (sys.executable, "-m", "towline")], ids=["script", "module"])
 def test_ctrl_c_while_modules_are_loaded_ends_without_a_traceback(
     towline: Command, tmp_path: Path, started: tuple[str, ...]

@@ -64,9 +64,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\nTry: towline help{f' {command}' if command else ''}\n")
 
 
+class _Root(_Parser):
+    def parse_known_args(  # type: ignore[override] # as above
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        first, *others = (sys.argv[1:] if args is None else args) or [""]
+        option = first.partition("=")[0]
+        if option.startswith("-") and option not in ("--", *self._option_string_actions) and others:
+            self.error(f"{option} stands before the command; options come behind it: towline COMMAND {option}")
+        return super().parse_known_args(args, namespace)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line. Every command leaves its function in `run`."""
-    root = _Parser(
+    root = _Root(
         prog="towline",
         usage="towline COMMAND [OPTION...]",
         description=_DESCRIPTION,
@@ -75,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     about.add_version(root)
-    commands = root.add_subparsers(prog="towline", metavar="COMMAND", dest="command", help=argparse.SUPPRESS)
+    commands = root.add_subparsers(
+        parser_class=_Parser, prog="towline", metavar="COMMAND", dest="command", help=argparse.SUPPRESS
+    )
     for group in (pull, models, serve, demo):
         group.add(commands)
     about.add(commands, root)
