@@ -49,7 +49,19 @@ def link_to_nowhere(path: Path) -> None:
     path.symlink_to(path.parent.parent / "nowhere")
 
 
-IRREGULAR = pytest.mark.parametrize("plant", [pipe, device, unix_socket, link_to_a_pipe, link_to_nowhere])
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def link_through_a_file(path: Path) -> None:
+    elsewhere = path.parent.parent / "file"
+    elsewhere.touch()
+    path.symlink_to(elsewhere / "inside")
+
+
+IRREGULAR = pytest.mark.parametrize(
+    "plant", [pipe, device, unix_socket, link_to_a_pipe, link_to_nowhere, link_to_itself, link_through_a_file]
+)
 
 
 def sized_like_a_folder(folder: Path) -> Blob:
@@ -139,7 +151,7 @@ def test_the_answers_of_a_daemon_never_wait_for_it(
     plant(Path(pulling.layout.blob(tiny().weights.digest)))
     tag = pulling.models / "manifests" / registry.host / "library/other/latest"
     tag.unlink()
-    if plant is not link_to_a_pipe:
+    if plant not in (link_to_a_pipe, link_through_a_file):
         plant(tag)
         plant(Path(pulling.layout.blob(tiny().config.digest)))
     daemon = daemon_factory(pulling.models)
@@ -158,11 +170,12 @@ def test_a_folder_in_the_place_of_a_manifest_is_told_before_the_first_byte(
     assert not registry.blob_requests()
 
 
-def test_a_file_in_the_place_of_a_manifests_folder_is_told_before_the_first_byte(
-    registry: FaultRegistry, pulling: Pulling
+@pytest.mark.parametrize("plant", [Path.touch, pipe, link_to_nowhere, link_to_itself])
+def test_what_is_none_in_the_place_of_a_manifests_folder_is_told_before_the_first_byte(
+    registry: FaultRegistry, pulling: Pulling, plant: Plant
 ) -> None:
     (pulling.models / "manifests").mkdir(parents=True)
-    (pulling.models / "manifests" / registry.host).touch()
+    plant(pulling.models / "manifests" / registry.host)
     assert isinstance(pulling.fail(registry.add(tiny(), "library/tiny")), StoreError)
     assert not registry.blob_requests()
 

@@ -15,6 +15,9 @@ from towline.files.confined import AnyPath, at
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
+LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What the system says of a link to what is not there, that leads through a file, or round in a circle."""
+
 
 class Irregular(OSError):
     """What is there cannot be what was asked for: no regular file, or one without measure."""
@@ -25,7 +28,13 @@ def open_regular(path: AnyPath) -> int:
 
     Raises OSError, and Irregular where anything else is there; it never blocks.
     """
-    _demand_regular(os.stat(path))
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Irregular(errno.ELOOP, "it is a link that leads nowhere") from None
+        raise
+    _demand_regular(found)
     return _opened(path, _READ)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from towline.files import ownership
 from towline.files.confined import AnyPath, Confined, at, beside, create_file, rename, unlink
+from towline.files.regular import LEADS_NOWHERE
 from towline.files.sync import sync_file, sync_folder
 
 _NO_LINKS = (
@@ -72,8 +73,10 @@ def _stands_for(target: AnyPath, wanted: os.stat_result) -> bool:
     """Whether what is there is the wanted file, or one as long as it; a link that leads nowhere is not."""
     try:
         there = os.stat(target)
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if error.errno in LEADS_NOWHERE:
+            return False
+        raise
     return stat.S_ISREG(there.st_mode) and there.st_size == wanted.st_size
 
 

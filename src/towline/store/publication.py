@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -156,13 +155,15 @@ class Publication:
             raise store_error(error) from None
 
     def _demand_room(self, path: str | Path) -> None:
-        """Neither a folder nor what is beneath a file can become a file in one step: said before the first byte."""
-        try:
-            obstructed = stat.S_ISDIR(os.lstat(path).st_mode)
-        except NotADirectoryError:
-            obstructed = True
-        except OSError:
-            return
+        """Neither a folder nor what is beneath a file, or beneath a link to nothing, can become a file in one step:
+        said before the first byte.
+        """
+        path = Path(path)
+        nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        if nearest == path:
+            obstructed = os.path.isdir(path) and not os.path.islink(path)
+        else:
+            obstructed = not os.path.isdir(nearest)
         if obstructed:
             where = os.path.relpath(path, self._layout.root)
             raise StoreError(f"{where} in the store should be a file in folders and is not; remove what is there")
