@@ -21,6 +21,10 @@ class NoLocks(Exception):
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.EBADF)
 """What flock says where a file system has no locks."""
 
+_TRIES = 1000
+"""How often at most a lock's file may be gone, by the file system's word, that was there a moment ago: it goes with each
+holder, but some disks say so of files that stand there.
+"""
 
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
@@ -66,7 +70,11 @@ class FileLock:
         """Takes the lock if it is free; tells at once whether it is held now. Raises OSError, and Starved where a
         thread that it takes is not to be had; NoLocks where it may take none `with_data`.
         """
+        tries_left = _TRIES
         while self._file is None:
+            if not tries_left:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            tries_left -= 1
             try:
                 file, self.made = _opened(self._path)
             except FileNotFoundError:
