@@ -16,7 +16,7 @@ from tests.support.components import lacking, require
 from tests.support.exchanges import blob
 from tests.support.faults import Stall
 from tests.support.lacking import LackingDisk, lacking_disk
-from tests.support.models import generate, tiny
+from tests.support.models import Model, generate, tiny
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
 from towline.errors import NoSpace, StoreError
@@ -141,6 +141,32 @@ class TestALastStepThatFails:
             pulling.pull(name, LARGE)
             assert before == LARGE.weights.size
             assert registry.bytes_sent(LARGE.weights) == before
+
+    def test_locks_that_are_always_gone_end_the_pull(self, registry: FaultRegistry, disk: LackingDisk) -> None:
+        """As on a share whose server has restarted: each file that is opened anew is stale as well."""
+        name = registry.add(tiny(), "library/tiny")
+        with Pulling(disk.path / "models") as pulling:
+            pulling.puller.store.prepare()
+            disk.refuse(flock=errno.ESTALE)
+            assert isinstance(pulling.fail(name), StoreError)
+            disk.refuse()
+            pulling.pull(name, tiny())
+
+    @pytest.mark.parametrize("model", [tiny(), LARGE], ids=["small", "large"])
+    def test_changed_bytes_are_found_also_where_the_pull_ended_before_the_model_stood(
+        self, registry: FaultRegistry, disk: LackingDisk, model: Model
+    ) -> None:
+        name = registry.add(model, "library/model")
+        with Pulling(disk.path / "models") as pulling:
+            pulling.puller.store.prepare()
+            disk.refuse(fsyncdir=errno.ENOSPC)
+            assert isinstance(pulling.fail(name), NoSpace)
+            disk.refuse()
+            path = Path(pulling.layout.blob(model.weights.digest))
+            assert path.exists()
+            pulling.pull(name, model)
+            path.write_bytes(bytes(model.weights.size))
+            pulling.pull(name, model)
 
     def test_a_full_disk_is_still_a_full_disk(self, registry: FaultRegistry, disk: LackingDisk) -> None:
         name = registry.add(LARGE, "library/model")

@@ -254,6 +254,7 @@ class Publication:
         if self._current or (self._is_published() and not self._absent()):
             self._make_last(self._layout.manifest(self._name))
             return []
+        self._note_fetched()
         missing = self._place(self._manifest.blobs)
         if missing:
             return missing
@@ -269,6 +270,12 @@ class Publication:
                     return missing
                 self._verified.touch(absent, self._fetched)
         return []
+
+    def _note_fetched(self) -> None:
+        """Before they are in the store: whoever finds them there after a kill takes them for another program's."""
+        if self._fetched:
+            with waiting_for(self._layout.lock("store"), self._check):
+                self._verified.add(self._fetched)
 
     def _remove_wrong(self) -> None:
         """Makes way for what is whole by now."""

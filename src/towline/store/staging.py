@@ -104,12 +104,18 @@ class StagedBlob:
 
     def is_whole(self) -> bool:
         """Whether the blob is here or in the store already."""
-        return has_file_itself(self.whole_path, self._size) or self.is_stored()
+        return (
+            has_file_itself(self.whole_path, self._size) and not self._is_wrong(self.whole_path)
+        ) or self.is_stored()
 
     def is_stored(self) -> bool:
         """Whether the blob is in the store."""
         path = self._layout.blob(self._digest)
-        return has_file(path, self._size) and (self._wrong is None or not stands_at(path, self._wrong))
+        return has_file(path, self._size) and not self._is_wrong(path)
+
+    def _is_wrong(self, path: AnyPath) -> bool:
+        """Whether that is the wrong file: also here, where what was linked into the store has not gone since."""
+        return self._wrong is not None and stands_at(path, self._wrong)
 
     def acquire(self) -> bool:
         """Takes the lock and makes the folder; False when another holds it. Raises StoreError."""

@@ -27,7 +27,7 @@ from typing import NewType
 import xxhash
 
 from towline.errors import Starved, StoreError
-from towline.files.confined import Confined, make_folder, open_file, remove_tree
+from towline.files.confined import AnyPath, Confined, make_folder, open_file, remove_tree
 from towline.files.regular import open_unlinked
 from towline.model.digest import Digest
 from towline.model.manifest import Descriptor
@@ -185,7 +185,7 @@ def _stamp(size: int, inode: int, mtime: int) -> Stamp:
     return Stamp(_STAMP.pack(size, inode & _U64, mtime & _U64))
 
 
-def stands_at(path: str, seen: Stamp) -> bool:
+def stands_at(path: AnyPath, seen: Stamp) -> bool:
     """Whether that very file is there, whatever was written to it since."""
     inode: int
     try:
