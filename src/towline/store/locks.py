@@ -22,8 +22,8 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 """What flock says where a file system has no locks."""
 
 _TRIES = 1000
-"""How often at most a lock's file may be gone, by the file system's word, that was there a moment ago: it goes with each
-holder, but some disks say so of files that stand there.
+"""How often at most a lock's file may be gone that was there a moment ago: it goes with each holder, but there are file
+systems that say so of each file.
 """
 
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()

@@ -155,16 +155,8 @@ class Publication:
             raise store_error(error) from None
 
     def _demand_room(self, path: str | Path) -> None:
-        """Neither a folder nor what is beneath a file, or beneath a link to nothing, can become a file in one step:
-        said before the first byte.
-        """
-        path = Path(path)
-        nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
-        if nearest == path:
-            obstructed = os.path.isdir(path) and not os.path.islink(path)
-        else:
-            obstructed = not os.path.isdir(nearest)
-        if obstructed:
+        """What cannot become a file in one step is said before the first byte."""
+        if _is_obstructed(Path(path)):
             where = os.path.relpath(path, self._layout.root)
             raise StoreError(f"{where} in the store should be a file in folders and is not; remove what is there")
 
@@ -371,3 +363,11 @@ def _read(path: Path) -> bytes | None:
         return read_regular(path, MAX_MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError, Irregular):
         return None
+
+
+def _is_obstructed(path: Path) -> bool:
+    """Whether a folder is there, or one that it should stand in is a file, or a link to none."""
+    nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if nearest != path:
+        return not os.path.isdir(nearest)
+    return os.path.isdir(path) and not os.path.islink(path)
