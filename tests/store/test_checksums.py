@@ -46,6 +46,14 @@ class TestKeeping:
         pulling.pull(registry.add(tiny(), "library/tiny"), tiny())
         assert files(pulling) == []
 
+    def test_nothing_is_left_of_a_download_where_they_cannot_be_kept(
+        self, registry: FaultRegistry, pulling: Pulling
+    ) -> None:
+        pulling.puller.store.prepare()
+        pulling.layout.checksums.touch()
+        pulling.pull(registry.add(generate(2 * MIB), "library/model"), generate(2 * MIB))
+        assert os.listdir(pulling.layout.staging) == []
+
     def test_one_that_came_in_two_pulls_has_them(self, registry: FaultRegistry, store_path: Path) -> None:
         model = generate(12 * MIB + 5, seed=4)
         name = registry.add(model, "library/model")

@@ -161,6 +161,20 @@ def test_a_pipe_there_blocks_nobody(registry: FaultRegistry, pulling: Pulling, m
     pulling.pull(name, model)
 
 
+@pytest.mark.parametrize("part", ["/whole", "/journal", ".whole"])
+def test_a_folder_in_the_place_of_a_staged_file_is_named(
+    registry: FaultRegistry, pulling: Pulling, model: Model, part: str
+) -> None:
+    pulling.puller.store.prepare()
+    blob = model.config if part == ".whole" else model.weights
+    path = Path(f"{pulling.staged(blob)}{part}")
+    path.mkdir(parents=True)
+    name = registry.add(model, "library/model")
+    assert str(path.relative_to(pulling.models)) in str(pulling.fail(name))
+    path.rmdir()
+    pulling.pull(name, model)
+
+
 @pytest.mark.parametrize("room", ["pins", "staging", "locks"])
 def test_a_sweep_empties_no_folder_that_a_link_leads_to(store_path: Path, outside: Outside, room: str) -> None:
     Store(store_path).prepare()

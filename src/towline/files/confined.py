@@ -307,7 +307,14 @@ def unlink(path: AnyPath) -> None:
 
 
 def rename(source: AnyPath, target: AnyPath) -> None:
-    """Moves a file, over whatever file is there. Raises OSError."""
+    """Moves a file, over whatever file is there. Raises OSError, and Obstructed where a folder is there."""
+    try:
+        _rename(source, target)
+    except IsADirectoryError:
+        raise _obstructed(target) from None
+
+
+def _rename(source: AnyPath, target: AnyPath) -> None:
     if isinstance(source, Confined) and isinstance(target, Confined) and source.folder == target.folder:
         with at(source, making=True) as (folder, name):
             os.rename(name, target.name, src_dir_fd=folder, dst_dir_fd=folder)

@@ -306,7 +306,8 @@ class StagedBlob:
         lock = FileLock(self._lock_path)
         try:
             if lock.acquire():
-                keep_checksums(self._layout, self._digest, self._size, self.journal_path)
+                with contextlib.suppress(OSError):  # nothing relies on them
+                    keep_checksums(self._layout, self._digest, self._size, self.journal_path)
                 self.discard()
         except (OSError, Starved):
             pass  # a left-over costs space, no more; it is removed with age
