@@ -310,7 +310,9 @@ class TestEnvironment:
     @pytest.mark.parametrize(
         ("name", "bounds"), [("STALL_TIMEOUT", "from 1 to 86400"), ("STAGING_TTL", "from 0 to 315360000")]
     )
-    @pytest.mark.parametrize("text", ["x", "s", "30 min", "-1", "1e9", "nan", "inf", "0x10", "9" * 400])
+    @pytest.mark.parametrize(
+        "text", ["x", "s", "30 min", "-1", "1e9", "1e3", "1_0", "٣", "nan", "inf", "0x10", "9" * 400]
+    )
     def test_a_time_out_of_its_bounds_is_refused_with_its_name_and_unit(
         self, name: str, bounds: str, text: str
     ) -> None:

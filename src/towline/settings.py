@@ -331,10 +331,8 @@ def _whole_number(name: str, text: str, low: int, high: int) -> int:
 
 def _seconds(name: str, text: str, low: int, high: int) -> float:
     """Seconds, as `30` or `2.5`, or with their unit: `30s`."""
-    try:
-        value = float(text.removesuffix("s"))
-    except ValueError:
-        value = low - 1
-    if not low <= value <= high:  # nor is it so for nan
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*s?", text, re.ASCII)
+    value = float(match[1]) if match is not None else low - 1
+    if not low <= value <= high:
         raise InvalidRequest(f"{name} is {shown(text)}, but takes seconds from {low} to {high}")
     return value
