@@ -326,7 +326,9 @@ class TestADryRun:
 
     def test_is_not_asked_of_an_ollama_which_would_pull(self, towline: Command) -> None:
         with answering(an_ollama()) as server:
-            sentence = towline.run("pull", "--dry-run", "llama3.2", "--host", server.host).failed()
+            result = towline.run("pull", "--dry-run", "llama3.2", "--host", server.host)
+            sentence = result.failed()
+            assert result.by == ""  # as it did nothing
         assert "knows no dry run" in sentence
         assert not server.pulls
 

@@ -114,7 +114,8 @@ def _source(arguments: argparse.Namespace) -> Iterator[Source]:
         found = daemon.find(settings.models)
     if found is not None:
         without_effect = target.settings_without_effect(found, arguments, settings)
-        if without_effect or not arguments.quiet:
+        refuses = arguments.dry_run and found.towline is None
+        if (without_effect or not arguments.quiet) and not refuses:
             target.tell(found, "compared" if arguments.dry_run else "pulled", without_effect)
         yield partial(
             found.pull,
