@@ -30,13 +30,15 @@ async def read_json(request: web.Request, kind: type[T], example: str) -> T:
     A body over `MAX_BODY_BYTES` raises aiohttp's own error, which `server.errors` knows, and one for which there is no
     room beside others Refused. Nothing keeps the body.
     """
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        raise InvalidRequest("the request body is compressed, which nothing here unpacks; send it as it is")
     try:
         async with connection_of(request).awaiting(Awaited.BODY, BODY_TIMEOUT):
             body = await _read(request)
     except TimeoutError:
         raise InvalidRequest(f"the request body did not arrive within {BODY_TIMEOUT:.0f} s; send it at once") from None
     except web.RequestPayloadError:
-        raise InvalidRequest("the request body is broken: its length or encoding is not what its head says") from None
+        raise InvalidRequest("the request body is broken: its length is not what its head says") from None
     return decode(body, kind, example)
 
 

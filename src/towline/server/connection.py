@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
@@ -65,7 +65,14 @@ class Connection(web.RequestHandler):
     """A connection from `address`; on the event loop only."""
 
     def __init__(self, server: web.Server, register: Register, address: str) -> None:
-        super().__init__(server, loop=asyncio.get_running_loop(), keepalive_timeout=IDLE_TIMEOUT, access_log=None)  # type: ignore[arg-type]
+        # Unpacked by aiohttp, a body of a few MB would hold the event loop for seconds, also where nobody reads it.
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=IDLE_TIMEOUT,
+            access_log=None,  # type: ignore[arg-type]
+            auto_decompress=False,
+        )
         self.address = address
         self._register = register
         self._awaited: tuple[Awaited, float] | None = None
@@ -185,11 +192,6 @@ class Connection(web.RequestHandler):
             raise ConnectionResetError("the answer could not be sent") from exc
         self._say_last(Refused(400, _what_is_wrong(exc, bytes(self._head))))
         return _Said()
-
-    def log_exception(self, *args: Any, **kw: Any) -> None:
-        """A body that proves broken once its request is answered is its client's affair, and no fault to trace."""
-        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
-            super().log_exception(*args, **kw)
 
     def _await_head(self) -> None:
         self._awaited = (Awaited.HEAD, self._loop.time())
