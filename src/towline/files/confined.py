@@ -301,9 +301,12 @@ def beside(path: AnyPath) -> AnyPath:
 
 
 def unlink(path: AnyPath) -> None:
-    """Removes a file, or a link itself. Raises OSError."""
-    with at(path) as (folder, name):
-        os.unlink(name, dir_fd=folder)
+    """Removes a file, or a link itself. Raises OSError, and Obstructed where a folder is there."""
+    try:
+        with at(path) as (folder, name):
+            os.unlink(name, dir_fd=folder)
+    except IsADirectoryError:
+        raise _obstructed(path) from None
 
 
 def rename(source: AnyPath, target: AnyPath) -> None:
