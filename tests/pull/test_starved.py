@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.support.exchanges import blob
 from tests.support.faults import Stall
-from tests.support.models import Blob, Model, generate
+from tests.support.models import Blob, Model, generate, tiny
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
+from towline import patience, threads
+from towline.errors import Starved
 from towline.model.manifest import MODEL_LAYER
 
 MIB = 1 << 20
@@ -60,3 +64,19 @@ def test_signs_of_life_are_given_a_moment_later(
     )
     held.release()
     following.finish(model)
+
+
+def test_a_pull_that_no_thread_ever_takes_up_says_what_lacks(
+    registry: FaultRegistry, store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = threads.start
+
+    def start(target: Callable[[], None], name: str) -> threading.Thread:
+        if name.startswith("towline-receive"):
+            raise Starved("")
+        return real(target, name)
+
+    monkeypatch.setattr(threads, "start", start)
+    monkeypatch.setattr(patience, "LASTING", 0.1)
+    with Pulling(store_path, stall_timeout=0.5) as pulling:
+        assert "ulimit -v" in str(pulling.fail(registry.add(tiny(), "library/tiny")))

@@ -141,7 +141,10 @@ class BlobTransfer:
             return f"an earlier download of {self.digest.short} has not ended yet"
         if self._life is not None:
             return f"another process holds the download of {self.digest.short} and makes no progress; stop it"
-        return f"the download of {self.digest.short} does not begin"
+        return (
+            f"no thread takes up the download of {self.digest.short}, as where this machine has none, or no memory, to "
+            "spare (ulimit -u, ulimit -v, the container's limits)"
+        )
 
     @property
     def _is_held_here(self) -> bool:
