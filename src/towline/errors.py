@@ -120,7 +120,9 @@ def store_error(error: OSError) -> StoreError:
             "the file system of the store cannot hold a file that large; set OLLAMA_MODELS to a folder on another one"
         )
     if error.errno == errno.ENOSPC:
-        return NoSpace("the disk is full; free some space and pull again, what arrived is kept")
+        return NoSpace(
+            "the disk is full, or holds as many files as it can; free some space and pull again, what arrived is kept"
+        )
     if error.errno == errno.EDQUOT:
         return NoSpace("the disk quota is used up; free some space and pull again, what arrived is kept")
     if error.errno == errno.EROFS:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.exchanges import blob
 from tests.support.faults import Stall
-from tests.support.models import Model, generate, tiny
+from tests.support.models import Model, crowd, generate, tiny
 from tests.support.mounts import make_read_only, small_disk
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
@@ -77,6 +78,17 @@ class TestSpace:
             again = pulling.pull(name, model)
         assert again.first(model.weights) >= 4 * MIB
         assert registry.bytes_sent(model.weights) == model.weights.size - again.first(model.weights)
+
+    def test_a_disk_that_holds_no_more_files_is_told_so_and_the_pull_goes_on_once_it_does(
+        self, registry: FaultRegistry, tmp_path: Path
+    ) -> None:
+        model = crowd(60, seed=8)
+        name = registry.add(model, "library/crowd")
+        with small_disk(tmp_path / "disk", 20 * MIB) as disk, Pulling(disk / "models") as pulling:
+            subprocess.run(["mount", "-o", "remount,nr_inodes=40", disk], check=True, capture_output=True)
+            assert "as many files as it can" in str(pulling.fail(name))
+            subprocess.run(["mount", "-o", "remount,nr_inodes=1000", disk], check=True, capture_output=True)
+            pulling.pull(name, model)
 
     def test_a_disk_that_is_full_to_the_last_byte_is_one_sentence(
         self, registry: FaultRegistry, store_path: Path
