@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from pathlib import Path
 
@@ -72,6 +73,26 @@ def test_a_connection_that_never_answers_is_overtaken_by_a_second_one(
     with Pulling(store_path, stall_timeout=25.0, connections_per_blob=1) as pulling:
         pulling.pull(name, model)
     assert len(registry.blob_requests(model.weights)) == 2
+
+
+def test_a_name_server_that_never_answers_ends_no_pull_later(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can wake the thread that asks it."""
+    answers = threading.Event()
+
+    def hangs(*_: object) -> None:
+        answers.wait(90)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    monkeypatch.setattr(pulling_module, "_LAST_WAIT", 0.3)
+    with Pulling(store_path, stall_timeout=0.5) as pulling:
+        try:
+            assert "no data for 0.5 s" in str(pulling.fail("models.example/library/tiny"))
+            assert not answers.is_set()
+        finally:
+            answers.set()
 
 
 def test_a_pull_that_keeps_trying_outlasts_a_registry_that_is_down_and_says_so(

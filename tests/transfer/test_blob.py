@@ -21,9 +21,9 @@ from towline.transfer import pool
 from towline.transfer.front import Front
 from towline.transfer.growing import GrowingFile
 from towline.transfer.journal import BLOCK_BYTES, Journal
-from towline.transfer.pool import MOST_ACTIVE, Wanted
+from towline.transfer.pool import MOST_ACTIVE, Pool, Wanted
 from towline.transfer.slots import Slots
-from towline.transfer.work import Room
+from towline.transfer.work import LOOK_AGAIN, Room
 
 SIZE = 20 * MIB
 DATA = content(SIZE)
@@ -277,12 +277,18 @@ class TestGivingBack:
             real(front, piece)
 
         monkeypatch.setattr(Front, "feed", feed)
+        def idle(pool: Pool) -> bool:
+            return pool._idle == len(pool._workers) > 0 and not pool._later
+
         with Downloads(tmp_path) as downloads:
             fetched = downloads.fetch_all(blobs, MemorySource)
-            eventually(lambda: downloads.pool._idle == len(downloads.pool._workers) > 0, "the receivers to be idle")
+            eventually(lambda: idle(downloads.pool), "the receivers to be idle")
+            goes_on.wait(2 * LOOK_AGAIN)  # from here on none looks by itself
             came = [each for each in fetched if each.transfer.begun]
             assert len(came) == MOST_ACTIVE
             goes_on.set()
+            # Before the first of them is let go, which looks for another to begin as well: a pull lets all go at its end.
+            assert all(each.over.wait(20) for each in fetched)
             assert [each.finish() for each in fetched] == blobs
 
     def test_one_that_has_no_place_yet_keeps_none_from_more_connections(self, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_a_thread_that_ends_by_a_fault_keeps_no_turn(downloads: Downloads, monke
     pool, failed, real = downloads.pool, threading.Event(), Pool._choose
 
     def choose(pool: Pool, now: float) -> object:
-        if pool._desk._holder and not failed.is_set():
+        if pool._desk._holder == threading.get_ident() and not failed.is_set():  # in its own turn, and not another's
             failed.set()
             raise MemoryError
         return real(pool, now)
