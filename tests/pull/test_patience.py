@@ -65,6 +65,17 @@ def test_a_source_that_is_slower_to_begin_than_to_send_is_not_asked_twice_for_wh
     assert registry.bytes_sent(model.weights) < model.weights.size + (4 << 20)
 
 
+def test_a_web_page_in_chunks_in_place_of_a_blob_is_given_up_after_a_few_requests(
+    registry: FaultRegistry, store_path: Path, model: Model
+) -> None:
+    name = registry.add(model, "library/tiny")
+    for fault in (faults.web_page(), faults.Chunked()):
+        registry.fail(blob(model.weights), fault, times=None)
+    with Pulling(store_path, stall_timeout=20.0, connections_per_blob=1) as pulling:
+        assert "it sends a web page" in str(pulling.fail(name))
+    assert len(registry.blob_requests(model.weights)) <= 3
+
+
 def test_a_connection_that_never_answers_is_overtaken_by_a_second_one(
     registry: FaultRegistry, store_path: Path, model: Model
 ) -> None:
@@ -75,9 +86,7 @@ def test_a_connection_that_never_answers_is_overtaken_by_a_second_one(
     assert len(registry.blob_requests(model.weights)) == 2
 
 
-def test_a_name_server_that_never_answers_ends_no_pull_later(
-    store_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_server_that_never_answers_ends_no_pull_later(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can wake the thread that asks it."""
     answers = threading.Event()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -72,6 +73,19 @@ def in_turns(watchers: Sequence[Watcher]) -> list[Event]:
 @pytest.fixture
 def course() -> Course:
     return Course(deserted=lambda: None)
+
+
+def test_one_who_fails_when_he_is_told_keeps_no_other_from_hearing(course: Course) -> None:
+    heard: list[int] = []
+
+    def tell(number: int) -> None:
+        heard.append(number)
+        assert len(heard) <= 20 or number % 2, "told of the step"
+
+    for number in range(20):
+        watched(course).on_change(partial(tell, number))
+    course.reach("verifying sha256 digest")
+    assert sorted(heard[20:]) == list(range(20))
 
 
 class TestSignsOfLife:

@@ -141,6 +141,21 @@ class TestRemembering:
         network = Network(tmp_path, names={NAME: ["::1", "127.0.0.1"]})
         assert set(network.run(again)) == {"::1", "127.0.0.1"}
 
+    def test_one_that_was_dead_is_asked_after_those_that_nothing_is_known_of(
+        self, tmp_path: Path, interrupt: socket.socket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def third() -> str:
+            addresses = Addresses()
+            with listening("127.0.0.1") as server, listening("127.0.0.2", server.getsockname()[1]):
+                port = server.getsockname()[1]
+                first = self.connect(addresses, port, interrupt)
+                addresses.distrust(next(each for each in addresses._standing if each.ip == first))
+                monkeypatch.setattr("towline.registry.addresses.HEAD_START", 600.0)
+                return self.connect(addresses, port, interrupt)
+
+        network = Network(tmp_path, dead=[DEAD_6], names={NAME: [DEAD_6, "127.0.0.1", "127.0.0.2"]})
+        assert network.run(third) in ("127.0.0.1", "127.0.0.2")
+
     def test_what_is_remembered_does_not_grow_with_the_hosts(self) -> None:
         addresses = Addresses()
         for port in range(5000):

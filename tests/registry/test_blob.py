@@ -20,7 +20,8 @@ from towline._version import __version__
 from towline.errors import Cancelled, SourceBusy, SourceError, SourceGone, SourceLied
 from towline.model.manifest import Descriptor
 from towline.model.name import ModelName
-from towline.registry.blob import SUSPICIOUS, RangeStream, RegistryBlob
+from towline.registry import blob as blob_module
+from towline.registry.blob import RangeStream, RegistryBlob
 from towline.registry.client import Registry
 from towline.registry.endpoints import endpoints
 from towline.settings import Mirror, Settings
@@ -97,8 +98,10 @@ def hanging(source: RegistryBlob, stall: faults.Stall) -> Iterator[None]:
     asking = threading.Thread(target=drain, args=(stream, received))
     asking.start()
     assert stall.reached.wait(20)
-    time.sleep(SUSPICIOUS + 0.2)
-    yield
+    with pytest.MonkeyPatch.context() as hurried:
+        hurried.setattr(blob_module, "SUSPICIOUS", 0.1)
+        time.sleep(0.2)
+        yield
     stall.release()
     asking.join()
     stream.call.close()
@@ -298,6 +301,14 @@ class TestLies:
         registry.fail(blob(), encoding)
         refused(source(), SourceLied, 10, 1010)
 
+    @pytest.mark.parametrize("encoding", [faults.Chunked(), faults.Undelimited()], ids=str)
+    def test_a_page_without_a_length_is_told_as_one(
+        self, source: Source, registry: FaultRegistry, encoding: faults.Fault
+    ) -> None:
+        registry.fail(blob(), faults.web_page())
+        registry.fail(blob(), encoding)
+        assert "it sends a web page" in refused(source(), SourceLied)
+
     @pytest.mark.parametrize("step", [7, 100_000])
     def test_more_bytes_in_chunks_than_a_smaller_range_promises_are_a_lie(
         self, source: Source, registry: FaultRegistry, step: int
@@ -460,6 +471,26 @@ class TestBlobHost:
         with FaultRegistry() as healthy:
             registry.redirect_blobs_to(healthy)
             assert read(blob_source, 100, 1000) == BLOB.data[100:1000]
+
+    def test_one_that_falls_silent_in_the_middle_of_a_body_is_asked_for_again_by_whoever_comes_next(
+        self, source: Source, registry: FaultRegistry, blob_host: FaultRegistry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(blob_module, "SUSPICIOUS", 0.1)
+        blob_source, silent, received = source(stall_timeout=60.0), faults.Stall(after=100), bytearray()
+        read(blob_source, 0, 100)
+        blob_host.fail(SIGNED, silent, times=1)
+        with FaultRegistry() as healthy, blob_source.open(0, 1000) as stream:
+            registry.redirect_blobs_to(healthy)
+            silences = 0
+            while silences < 2:
+                count = stream.readinto(memoryview(bytearray(100)))
+                silences += count is None
+                received += BLOB.data[len(received) : len(received) + (count or 0)]
+            assert read(blob_source, 100, 200) == BLOB.data[100:200]
+            assert healthy.bytes_sent(BLOB) == 100
+            silent.release()
+            drain(stream, received)
+        assert received == BLOB.data[:1000]
 
     @pytest.mark.parametrize("encoding", [faults.Chunked(), faults.Undelimited()], ids=str)
     def test_one_that_ends_in_good_order_and_too_early_is_asked_for_again_the_next_time(

@@ -277,6 +277,7 @@ class TestGivingBack:
             real(front, piece)
 
         monkeypatch.setattr(Front, "feed", feed)
+
         def idle(pool: Pool) -> bool:
             return pool._idle == len(pool._workers) > 0 and not pool._later
 
@@ -287,7 +288,7 @@ class TestGivingBack:
             came = [each for each in fetched if each.transfer.begun]
             assert len(came) == MOST_ACTIVE
             goes_on.set()
-            # Before the first of them is let go, which looks for another to begin as well: a pull lets all go at its end.
+            # Before the first is let go, which looks for another to begin as well: a pull lets all go at its end.
             assert all(each.over.wait(20) for each in fetched)
             assert [each.finish() for each in fetched] == blobs
 
