@@ -97,17 +97,14 @@ class Puller:
 
     def _begin(self, key: Hashable, pull: Pull) -> None:
         """Has a thread run the pull. Raises Starved. Under lock."""
-        if self._clock is None or not self._clock.is_alive():
-            self._clock = threads.start(self._watch_over, "towline-clock")
-        if len(self._threads) < MAX_PULLS:
-            self._waiting.append(pull)
-            try:
+        try:
+            if self._clock is None or not self._clock.is_alive():
+                self._clock = threads.start(self._watch_over, "towline-clock")
+            if len(self._threads) < MAX_PULLS:
                 self._threads.add(threads.start(self._work, "towline-pull"))
-            except Starved as error:
-                self._waiting.remove(pull)
-                raise pull.told(error) from None
-        else:
-            self._waiting.append(pull)
+        except Starved as error:
+            raise pull.told(error) from None
+        self._waiting.append(pull)
         self._running[key] = pull
         self._something_runs.set()
 

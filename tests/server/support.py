@@ -158,9 +158,9 @@ class Served:
         return self.ask("POST", "/api/pull", body, headers)
 
     @contextlib.contextmanager
-    def raw(self, data: bytes) -> Iterator[socket.socket]:
-        """A connection on which these bytes were sent."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+    def raw(self, data: bytes, *, client: str = "127.0.0.1") -> Iterator[socket.socket]:
+        """A connection on which these bytes were sent, from this address of the machine."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20, source_address=(client, 0)) as connection:
             connection.sendall(data)
             yield connection
 

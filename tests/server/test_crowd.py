@@ -186,6 +186,15 @@ def test_the_one_that_was_silent_longest_goes_first(puller: FakePuller, monkeypa
             assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
+def test_clients_at_many_addresses_have_no_more_places_together(
+    puller: FakePuller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 4)
+    with serving(puller) as served, contextlib.ExitStack() as stack:
+        first, *_ = (stack.enter_context(served.raw(b"GET / HT", client=f"127.0.0.{n}")) for n in range(2, 7))
+        assert one_answer(everything(first)).status == 503
+
+
 @pytest.mark.parametrize(
     ("data", "status"), [(b"", None), (b"GET / HTTP/1.1\r\nHo", 408), (b"GET /v2/ HTTP/1.1\r\nHo", 408)]
 )

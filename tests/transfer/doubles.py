@@ -23,6 +23,9 @@ from towline.transfer.work import Limits
 
 MIB = 1 << 20
 
+HANGS = 60.0
+"""Seconds for which whoever hangs does so: longer than any test waits for what must not wait for that."""
+
 
 def content(size: int, seed: int = 0) -> bytes:
     """Bytes that are the same whenever they are asked for."""

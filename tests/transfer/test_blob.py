@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.pulling import eventually, open_files
-from tests.transfer.doubles import MIB, Download, Downloads, FolderStaging, MemorySource, MemoryStream, Storm, content
+from tests.transfer.doubles import (
+    HANGS,
+    MIB,
+    Download,
+    Downloads,
+    FolderStaging,
+    MemorySource,
+    MemoryStream,
+    Storm,
+    content,
+)
 from towline import patience
 from towline.errors import Cancelled, DigestMismatch, SourceBusy, SourceGone, Starved, TowlineError, TransferError
 from towline.model.digest import Digest
@@ -42,7 +52,7 @@ def gone(download: Download) -> None:
 
 
 def waits(stream: MemoryStream) -> None:
-    stream.cancelled.wait(20)
+    stream.cancelled.wait(HANGS)
 
 
 def waits_a_little(stream: MemoryStream) -> None:
@@ -50,7 +60,7 @@ def waits_a_little(stream: MemoryStream) -> None:
 
 
 def waits_for(gate: threading.Event) -> None:
-    gate.wait(20)
+    gate.wait(HANGS)
 
 
 class TestStorms:
@@ -125,7 +135,7 @@ class TestJudging:
             answer = real_step(download)
             if answer is None and not through.is_set():
                 through.set()
-                judged.wait(20)
+                judged.wait(HANGS)
             return answer
 
         def finish(staging: FolderStaging, file: int) -> None:
@@ -135,7 +145,7 @@ class TestJudging:
 
         def second_half_waits(stream: MemoryStream) -> None:
             if stream.at >= BLOCK_BYTES:
-                through.wait(20)
+                through.wait(HANGS)
 
         monkeypatch.setattr(active.Download, "_step", step)
         monkeypatch.setattr(FolderStaging, "finish", finish)
@@ -155,12 +165,12 @@ class TestJudging:
         def one_hangs(stream: MemoryStream) -> None:
             if stream.at > 10 * MIB and not hanging.is_set():
                 hanging.set()
-                wake.wait(20)
+                wake.wait(HANGS)
 
         def holds(stream: MemoryStream) -> None:
             if stream.at > 3 * MIB:
                 wake.set()
-                good_may_go.wait(20)
+                good_may_go.wait(HANGS)
 
         bad.before_read = one_hangs
         good = MemorySource(DATA, name="good", before_read=holds)
@@ -214,8 +224,24 @@ class TestEnding:
                 downloads.fetch(DATA, MemorySource(DATA, before_read=fail)).finish()
         assert downloads.fetch(DATA[:MIB], MemorySource(DATA[:MIB])).finish() == DATA[:MIB]
 
+    def test_work_that_fails_where_nothing_should_leaves_its_thread_to_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*_: object) -> None:
+            raise MemoryError
+
+        with Downloads(tmp_path, connections=1) as downloads:
+            with monkeypatch.context() as failing:
+                failing.setattr(active.Download, "_fetch", fails)
+                download = downloads.fetch(DATA, MemorySource(DATA))
+                with pytest.raises(Starved):
+                    download.finish()
+                download.handle.close()
+            other = content(2 * MIB)
+            assert downloads.fetch(other, MemorySource(other)).finish() == other
+
     def test_cancelling_ends_streams_that_wait(self, downloads: Downloads) -> None:
-        source = MemorySource(DATA, before_read=lambda stream: (stream.cancelled.wait(20) and None) or None)
+        source = MemorySource(DATA, before_read=lambda stream: (stream.cancelled.wait(HANGS) and None) or None)
         download = downloads.fetch(DATA, source)
         eventually(lambda: source.open_now > 0, "a stream to be open")
         download.handle.close()
@@ -273,7 +299,7 @@ class TestGivingBack:
         blobs = [bytes([number]) + data for number in range(MOST_ACTIVE + 20)]
 
         def feed(front: Front, piece: memoryview) -> None:
-            goes_on.wait(20)
+            goes_on.wait(HANGS)
             real(front, piece)
 
         monkeypatch.setattr(Front, "feed", feed)
@@ -312,8 +338,12 @@ class TestGivingBack:
                 downloads.fetch(data, MemorySource(data, name="hangs", before_read=waits))
             eventually(lambda: len(downloads.pool._workers) == 4, "all threads to be taken")
             other = downloads.fetch(DATA, MemorySource(DATA, name="well"))
-            while not other.over.wait(0.25):
+
+            def over() -> bool:
                 downloads.pool.nudge()
+                return other.over.is_set()
+
+            eventually(over, "the other to come")
             assert other.finish() == DATA
 
     def test_a_listener_that_raises_keeps_no_other_from_hearing(self, downloads: Downloads) -> None:
@@ -340,7 +370,7 @@ class TestBounds:
 
         def waits(stream: MemoryStream) -> None:
             asked.release()
-            answers.wait(20)
+            answers.wait(HANGS)
 
         blobs = [content(10_000, seed) for seed in range(20)]
         with Downloads(tmp_path, connections=8, per_host=2) as downloads:
@@ -374,7 +404,7 @@ class TestBounds:
 
         def holds(_: MemoryStream) -> None:
             first.set()
-            goes_on.wait(20)
+            goes_on.wait(HANGS)
 
         def later(_: MemoryStream) -> None:
             raise SourceBusy("asks to wait", retry_after=3600.0)
@@ -398,7 +428,7 @@ class TestBounds:
 
         def feed(front: Front, data: memoryview) -> None:
             begun.set()
-            goes_on.wait(20)
+            goes_on.wait(HANGS)
             real(front, data)
 
         monkeypatch.setattr(Front, "feed", feed)
@@ -601,6 +631,13 @@ class TestFaults:
         monkeypatch.setattr(active, "Reception", none)
         self.check_over(downloads, downloads.fetch(DATA, MemorySource(DATA)), Starved)
 
+    def test_while_the_place_is_taken(self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
+        def none(*_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr("towline.transfer.blob.Download", none)
+        self.check_over(downloads, downloads.fetch(DATA, MemorySource(DATA)), Starved)
+
 
 class TestAnew:
     def test_while_the_disk_forgets_wrong_bytes_nobody_waits_for_it(self, downloads: Downloads) -> None:
@@ -623,7 +660,7 @@ class TestAnew:
 
         def feed(front: Front, piece: memoryview) -> None:
             if hashed[0] >= SIZE:
-                goes_on.wait(30)
+                goes_on.wait(HANGS)
             hashed[0] += len(piece)
             real(front, piece)
 
@@ -670,7 +707,7 @@ class TestWhatIsToldOfIt:
         def once(stream: MemoryStream) -> None:
             if not breaks.is_set():
                 reading.set()
-                breaks.wait(20)
+                breaks.wait(HANGS)
                 raise SourceBusy("broken", retry_after=0.7)
 
         other_data = content(2 * MIB, 7)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from tests.support.pulling import eventually
+from tests.transfer.doubles import HANGS
 from towline.transfer.desk import Desk
 
 
@@ -19,7 +20,7 @@ class Visitor:
     def _visit(self, desk: Desk) -> None:
         with desk:
             self.inside.set()
-            assert self.leaves.wait(20)
+            assert self.leaves.wait(HANGS)
 
     def leave(self) -> None:
         self.leaves.set()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pulling import eventually
-from tests.transfer.doubles import MIB, Download, Downloads, MemorySource, MemoryStream, content
+from tests.transfer.doubles import HANGS, MIB, Download, Downloads, MemorySource, MemoryStream, content
 from towline.errors import DigestMismatch, SourceBusy, StoreError, TransferError
 from towline.transfer import small
 from towline.transfer.distances import FAR, Distances
@@ -28,7 +28,7 @@ def downloads(tmp_path: Path) -> Iterator[Downloads]:
 
 
 def waits(stream: MemoryStream) -> None:
-    stream.cancelled.wait(20)
+    stream.cancelled.wait(HANGS)
 
 
 def waits_long_enough(stream: MemoryStream) -> None:
@@ -36,7 +36,7 @@ def waits_long_enough(stream: MemoryStream) -> None:
 
 
 def wait_for(gate: threading.Event) -> None:
-    gate.wait(20)
+    gate.wait(HANGS)
 
 
 def spoiled(data: bytes) -> bytes:
@@ -75,7 +75,7 @@ class TestSilence:
             if stream not in asked:
                 asked.append(stream)
             elif stream is asked[0]:
-                stream.cancelled.wait(20)
+                stream.cancelled.wait(HANGS)
 
         source = MemorySource(DATA, step=1000, before_read=first_one_hangs)
         download = downloads.fetch(DATA, source)
@@ -214,8 +214,10 @@ class TestDistances:
             assert [each.finish() for each in fetched] == large_ones
 
 
-def test_a_thread_that_ends_by_a_fault_keeps_no_turn(downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, failed, real = downloads.pool, threading.Event(), Pool._choose
+def test_a_thread_that_ends_by_a_fault_keeps_neither_its_turn_nor_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, real = threading.Event(), Pool._choose
 
     def choose(pool: Pool, now: float) -> object:
         if pool._desk._holder == threading.get_ident() and not failed.is_set():  # in its own turn, and not another's
@@ -224,11 +226,14 @@ def test_a_thread_that_ends_by_a_fault_keeps_no_turn(downloads: Downloads, monke
         return real(pool, now)
 
     monkeypatch.setattr(Pool, "_choose", choose)
-    assert downloads.fetch(DATA, MemorySource(DATA)).finish() == DATA
-    assert failed.wait(20)
-    eventually(lambda: not pool._desk._lock.locked(), "its turn to end")
-    other = content(70_000)
-    assert downloads.fetch(other, MemorySource(other)).finish() == other
+    with Downloads(tmp_path, connections=1) as downloads:
+        pool, first = downloads.pool, downloads.fetch(DATA, MemorySource(DATA))
+        assert failed.wait(20)
+        eventually(lambda: not pool._workers, "it to be gone")
+        assert not pool._desk._lock.locked()  # nor does it go by the next one, which may have the same number
+        assert first.finish() == DATA
+        other = content(70_000)
+        assert downloads.fetch(other, MemorySource(other)).finish() == other
 
 
 class TestIdleThreads:
