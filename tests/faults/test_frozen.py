@@ -17,7 +17,7 @@ from tests.support.models import generate
 from tests.support.registry import FaultRegistry
 
 PATIENCE = 2
-ASLEEP = 3 * PATIENCE
+ASLEEP = PATIENCE + 1.5
 
 
 def sleeps(pid: int) -> None:
@@ -29,7 +29,7 @@ def sleeps(pid: int) -> None:
 def test_a_pull_from_a_healthy_source_goes_on_after_a_sleep(
     daemon_factory: DaemonFactory, registry: FaultRegistry
 ) -> None:
-    model = generate(24 << 20)
+    model = generate(12 << 20)
     name = registry.add(model, "library/large")
     registry.fail(blob(model.weights), faults.Slow(8e6), times=None)
     daemon = daemon_factory(environment={"TOWLINE_STALL_TIMEOUT": str(PATIENCE)})
@@ -51,12 +51,14 @@ def test_a_registry_that_was_about_to_answer_is_not_given_up_after_a_sleep(
     def sleeps_before_the_answer() -> None:
         held.reached.wait(20)
         sleeps(daemon.pid)
+        time.sleep(0.3)  # it looks before the answer comes
         held.release()
 
     asleep = threading.Thread(target=sleeps_before_the_answer)
     asleep.start()
     daemon.pull(name, model=model)
     asleep.join()
+    assert len(registry.exchanges(manifest())) == 1
 
 
 CLIENT = """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -19,7 +22,7 @@ from towline.errors import Cancelled, RegistryError, SourceBusy
 from towline.model.name import ModelName
 from towline.registry.client import Registry, Resolved
 from towline.registry.http import HttpClient
-from towline.registry.wire import Allowance
+from towline.registry.wire import Allowance, Garbled, Wire
 from towline.settings import Mirror
 
 MODEL = tiny()
@@ -163,6 +166,24 @@ class TestNoise:
         registry.fail(manifest(), faults.Stall(after=0), times=None)
         with pytest.raises(RegistryError, match="status 403"):
             resolve("library/tiny", stall_timeout=600.0)
+
+
+@pytest.mark.parametrize("piece", [b"x", b"X: y\r\n"], ids=["in one line", "in lines"])
+def test_a_head_without_end_is_left_after_so_many_bytes(piece: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sending = threading.Thread(target=send_all, args=[theirs, piece * (1 << 20)])
+        sending.start()
+        wire = Wire(ours, Allowance(5.0))
+        with pytest.raises(Garbled):
+            deque(iter(wire.line, b"an end"), maxlen=0)
+        ours.shutdown(socket.SHUT_RDWR)
+        sending.join()
+
+
+def send_all(sock: socket.socket, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        sock.sendall(data)
 
 
 class TestInformational:

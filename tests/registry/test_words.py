@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.registry.conftest import Resolve
@@ -101,6 +101,7 @@ def test_secrets_and_what_cannot_be_printed_are_left_out(said: str, shown: str) 
 
 
 @given(st.binary(max_size=2000) | st.text(max_size=2000).map(lambda text: json.dumps({"message": text}).encode()))
+@example(b"a word " * 100)
 def test_whatever_is_said_is_one_short_line_that_can_be_printed(body: bytes) -> None:
     text = read_words(body).text
     assert len(text) <= MAX_CHARACTERS

@@ -9,6 +9,7 @@ import http.client
 import os
 import resource
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.support.registry import FaultRegistry
 from towline.server import connection as connection_module
 from towline.server import listener, shortage
 from towline.server.connection import Awaited, Connection
-from towline.server.listener import PATIENCE_WITH_READERS, Connections
+from towline.server.listener import Connections
 
 FILES = 1024
 CROWD = 1100
@@ -36,12 +37,27 @@ BOUND = 30.0
 
 
 @pytest.fixture
-def crowded(daemon_factory: DaemonFactory) -> Iterator[Daemon]:
-    """A daemon that may have 1,024 files open, and no more; this process may have a crowd's."""
+def crowded(daemon_factory: DaemonFactory, request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    """A daemon that may have 1,024 files open, and no more, run by the parameter if there is one; this process may have
+    a crowd's.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
-    yield daemon_factory(within=("prlimit", f"--nofile={FILES}:{FILES}"))
+    yield daemon_factory(within=("prlimit", f"--nofile={FILES}:{FILES}", *getattr(request, "param", ())))
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+IMPATIENT = """
+import runpy, sys
+from towline.server import listener
+
+listener.PATIENCE_WITH_READERS = float(sys.argv[1])
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs towline with so many seconds of patience with readers."""
+
+PATIENCE = 1.0
 
 
 @contextlib.contextmanager
@@ -111,6 +127,7 @@ def test_what_is_answered_keeps_its_place(crowded: Daemon, registry: FaultRegist
             stream.finish(model=model)
 
 
+@pytest.mark.parametrize("crowded", [(sys.executable, "-c", IMPATIENT, str(PATIENCE))], indirect=True, ids=["readers"])
 def test_clients_that_read_nothing_have_their_files_taken_back(store_path: Path, crowded: Daemon) -> None:
     model = generate(16 << 20)
     keep(store_path, "large", model)
@@ -118,7 +135,7 @@ def test_clients_that_read_nothing_have_their_files_taken_back(store_path: Path,
     with crowd(crowded.port, ask, FILES // 2):
         started = time.monotonic()
         while not is_served(crowded):
-            assert time.monotonic() - started < 4 * PATIENCE_WITH_READERS
+            assert time.monotonic() - started < BOUND
             time.sleep(0.2)
     assert len(crowded.output.splitlines()) < 10
     look_at(crowded)
