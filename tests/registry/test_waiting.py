@@ -142,7 +142,7 @@ class TestNoise:
         self, received: Callable[..., bytes], registry: FaultRegistry, pause: float
     ) -> None:
         registry.fail(blob(), faults.EndlessTrailers(pause), times=None)
-        assert received() == BLOB.data
+        assert received(stall_timeout=600.0) == BLOB.data
 
     @pytest.mark.parametrize("match", [manifest(), token(), blob()], ids=["manifest", "token", "blob"])
     def test_the_body_of_a_redirect_is_not_waited_for(
@@ -161,9 +161,12 @@ class TestNoise:
         registry.fail(match, Slow())
         assert received() == BLOB.data
 
-    def test_the_words_of_a_refusal_are_not_waited_for(self, resolve: Resolve, registry: FaultRegistry) -> None:
+    @pytest.mark.parametrize("late", [faults.Stall(after=0), Dripped()], ids=str)
+    def test_the_words_of_a_refusal_are_not_waited_for(
+        self, resolve: Resolve, registry: FaultRegistry, late: faults.Fault
+    ) -> None:
         registry.fail(manifest(), faults.Status(403), times=None)
-        registry.fail(manifest(), faults.Stall(after=0), times=None)
+        registry.fail(manifest(), late, times=None)
         with pytest.raises(RegistryError, match="status 403"):
             resolve("library/tiny", stall_timeout=600.0)
 
