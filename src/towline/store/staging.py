@@ -258,7 +258,9 @@ class StagedBlob:
     def release(self) -> None:
         """Gives the lock back, and removes the folder if the blob is in the store meanwhile."""
         if self._is_kept:
-            self.stamp, self._is_kept = stamp(os.fstat(self._file)), False
+            self._is_kept = False
+            with contextlib.suppress(OSError):
+                self.stamp = stamp(os.fstat(self._file))  # now, as no sign of life changes its time any more
         if self._part is not None:
             os.close(self._part)
             self._part = None

@@ -34,6 +34,8 @@ _log = logging.getLogger("towline")
 _LOOK_AHEAD = 32
 """How many transfers of one pull are compared for the next free thread: more than there are threads to share."""
 
+_AT_ONCE = 64
+
 MOST_ACTIVE = 64
 """How many blobs of one pull are in the middle of their download at once, each with up to three files open: where a
 registry asks to wait, every free thread would begin another one, until the system has no more files to open.
@@ -186,15 +188,16 @@ class Pool:
         """Begins the transfers of these blobs, or joins those that are under way; a handle for each, in order.
 
         `owner` is the pull that they count for, `patience` its own, `rate` a limit of that pull beside the pool's own.
-        None begins before all are known: the threads would only get in the way.
+        The first `_AT_ONCE` begin before all are known: to take thousands in takes as long as many a way to a registry.
         """
         found = [promised(blob.staging, blob.digest, blob.size) if blob.staging.begun else 0 for blob in wanted]
         rates = self._rates if rate is None else [*self._rates, rate]
         terms = replace(self._terms, owner=owner, rates=rates)
         handles: list[Handle] = []
         try:
-            for transfer, blob in self._join(wanted, found, terms, patience, handles):
-                transfer.offer(blob.sources, patience)
+            for part in (slice(_AT_ONCE), slice(_AT_ONCE, None)):
+                for transfer, blob in self._join(wanted[part], found[part], terms, patience, handles):
+                    transfer.offer(blob.sources, patience)
         except BaseException:
             for handle in handles:
                 handle.close()
@@ -220,11 +223,10 @@ class Pool:
                     entry.handles += 1
                     joined.append((entry.transfer, blob))
                 handles.append(Handle(self, entry.transfer, bytes_found, patience))
-            for handle in handles:
-                self._enqueue(self._entries[handle.transfer])
-            if handles:
+                self._enqueue(entry)
+            if wanted:
                 self._call_thread()  # which calls the next one, as long as there is work
-            self._call_signer()
+                self._call_signer()
         return joined
 
     def _entry(self, blob: Wanted, found: int, terms: Terms, patience: Patience) -> _Entry:
