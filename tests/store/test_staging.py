@@ -114,6 +114,21 @@ class TestSmallBlobs:
         one.release()
         assert one.stamp == stamp(os.stat(one.whole_path))
 
+    def test_a_name_that_a_power_cut_left_beside_that_in_the_store_is_in_nobodys_way(
+        self, pulling: Pulling, stagings: tuple[StagedBlob, StagedBlob]
+    ) -> None:
+        one, _ = stagings
+        assert one.acquire()
+        one.write(memoryview(self.DATA))
+        one.release()
+        stored = Path(pulling.layout.blob(Digest.of(self.DATA)))
+        stored.parent.mkdir(exist_ok=True)
+        os.link(one.data_path, stored)
+        assert one.acquire()
+        assert one.is_whole()
+        one.release()
+        assert stored.read_bytes() == self.DATA
+
     def test_where_the_file_system_has_no_locks_a_claim_stands_apart(
         self, pulling: Pulling, stagings: tuple[StagedBlob, StagedBlob], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterable
 
 import msgspec
 
-from towline.errors import Starved, store_error
+from towline.errors import Obstructed, Starved, store_error
 from towline.files.confined import AnyPath, Confined, at, make_folder, open_file, remove_tree, rename, same_file, unlink
 from towline.files.ownership import set_mode
 from towline.files.regular import has_file, has_file_itself, open_unlinked
@@ -137,7 +138,22 @@ class StagedBlob:
             self._written = not self._lock.made
         except NoLocks:
             self._lock, self._data = FileLock(self._lock_path), self._named("part")
+        except Obstructed:
+            if not self._drop_second_name():
+                raise
+            return self._acquire_file()
         return self._lock.with_data or self._lock.acquire()
+
+    def _drop_second_name(self) -> bool:
+        """A power cut may keep the file's place in the store, and not that its name here has changed: one of several
+        names goes. Whether it was one. Raises OSError.
+        """
+        with at(self._data) as (folder, name):
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink < 2:
+                return False
+            os.unlink(name, dir_fd=folder)
+        return True
 
     # Of a small blob, while the lock is held
 
