@@ -267,7 +267,7 @@ class Publication:
         """Before they are in the store: whoever finds them there after a kill takes them for another program's."""
         if self._fetched:
             with waiting_for(self._layout.lock("store"), self._check):
-                self._verified.add(self._fetched)
+                self._verified.add(self._fetched, anew=self._wrong)
 
     def _remove_wrong(self) -> None:
         """Makes way for what is whole by now."""

@@ -148,7 +148,7 @@ class StagedBlob:
         """A power cut may keep the file's place in the store, and not that its name here has changed: one of several
         names goes. Whether it was one. Raises OSError.
         """
-        with at(self._data) as (folder, name):
+        with contextlib.suppress(FileNotFoundError), at(self._data) as (folder, name):  # it became whole meanwhile
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink < 2:
                 return False

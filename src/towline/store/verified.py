@@ -20,7 +20,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NewType
 
@@ -141,8 +141,16 @@ class Verified:
                     noted[digest] = _stamp(there.st_size, there.st_ino, now)
         self.add(noted)
 
-    def add(self, stamps: Mapping[Digest, Stamp]) -> None:
-        """These were verified. Needs the store's lock. Raises nothing: what cannot be noted is believed by its size."""
+    def add(self, stamps: Mapping[Digest, Stamp], anew: Container[Digest] | None = None) -> None:
+        """These were verified. Needs the store's lock. Raises nothing: what cannot be noted is believed by its size.
+
+        With `anew`, all others that have a record keep it: another process may have put the blob into the store since.
+        """
+        if anew is not None:
+            known = self._current()
+            stamps = {
+                each: seen for each, seen in stamps.items() if each in anew or bytes.fromhex(each.hex) not in known
+            }
         records = b"".join(_record(digest, seen) for digest, seen in stamps.items())
         if not records:
             return
