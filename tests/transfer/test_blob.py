@@ -30,6 +30,7 @@ from towline.transfer import download as active
 from towline.transfer import pool
 from towline.transfer.front import Front
 from towline.transfer.growing import GrowingFile
+from towline.transfer.hashing import Hashing
 from towline.transfer.journal import BLOCK_BYTES, Journal
 from towline.transfer.pool import MOST_ACTIVE, Pool, Wanted
 from towline.transfer.slots import Slots
@@ -305,7 +306,7 @@ class TestGivingBack:
         monkeypatch.setattr(Front, "feed", feed)
 
         def idle(pool: Pool) -> bool:
-            return pool._idle == len(pool._workers) > 0 and not pool._later
+            return pool._idle == len(pool._workers) > 0 and pool._schedule.due is None
 
         with Downloads(tmp_path) as downloads:
             fetched = downloads.fetch_all(blobs, MemorySource)
@@ -621,7 +622,7 @@ class TestFaults:
     def test_while_a_block_is_handed_to_one_that_hashes(
         self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pool.Pool, "_hash_soon", lambda *_: 1 // 0)
+        monkeypatch.setattr(Hashing, "soon", lambda *_: 1 // 0)
         self.check_over(downloads, downloads.fetch(DATA, MemorySource(DATA)), TransferError)
 
     def test_while_a_connection_is_about_to_begin(self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:

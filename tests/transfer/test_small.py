@@ -68,7 +68,7 @@ class TestSilence:
         self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(small, "DUEL_AGE", 0.3)
-        monkeypatch.setattr("towline.transfer.pool.DUEL_AGE", 0.3)
+        monkeypatch.setattr("towline.transfer.schedule.DUEL_AGE", 0.3)
         asked: list[MemoryStream] = []
 
         def first_one_hangs(stream: MemoryStream) -> None:
@@ -88,7 +88,7 @@ class TestSilence:
         self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(small, "DUEL_AGE", 0.3)
-        monkeypatch.setattr("towline.transfer.pool.DUEL_AGE", 0.3)
+        monkeypatch.setattr("towline.transfer.schedule.DUEL_AGE", 0.3)
 
         def drips(stream: MemoryStream) -> None:
             stream.cancelled.wait(0.02)
@@ -104,7 +104,7 @@ class TestSilence:
         self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(small, "DUEL_AGE", 0.1)
-        monkeypatch.setattr("towline.transfer.pool.DUEL_AGE", 0.1)
+        monkeypatch.setattr("towline.transfer.schedule.DUEL_AGE", 0.1)
         source = MemorySource(DATA, step=len(DATA) // 2)
         download = downloads.fetch(DATA, source, rate=Rate(len(DATA)))
         nudge_until_over(downloads, download)
@@ -113,7 +113,7 @@ class TestSilence:
 
     def test_one_that_brings_bytes_is_left_alone(self, downloads: Downloads, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(small, "DUEL_AGE", 0.2)
-        monkeypatch.setattr("towline.transfer.pool.DUEL_AGE", 0.2)
+        monkeypatch.setattr("towline.transfer.schedule.DUEL_AGE", 0.2)
 
         def steady(stream: MemoryStream) -> None:
             stream.cancelled.wait(0.02)
@@ -217,15 +217,15 @@ class TestDistances:
 def test_a_thread_that_ends_by_a_fault_keeps_neither_its_turn_nor_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed, real = threading.Event(), Pool._choose
+    failed, real = threading.Event(), Pool._next
 
-    def choose(pool: Pool, now: float) -> object:
+    def fails(pool: Pool) -> object:
         if pool._desk._holder == threading.get_ident() and not failed.is_set():  # in its own turn, and not another's
             failed.set()
             raise MemoryError
-        return real(pool, now)
+        return real(pool)
 
-    monkeypatch.setattr(Pool, "_choose", choose)
+    monkeypatch.setattr(Pool, "_next", fails)
     with Downloads(tmp_path, connections=1) as downloads:
         pool, first = downloads.pool, downloads.fetch(DATA, MemorySource(DATA))
         assert failed.wait(20)
@@ -241,16 +241,16 @@ class TestIdleThreads:
         """Each small blob is looked at again after a while, in case its source has fallen silent by then: once it is
         over, that wakes nobody, least of all every thread that has nothing to do.
         """
-        monkeypatch.setattr("towline.transfer.pool.DUEL_AGE", 0.8)
+        monkeypatch.setattr("towline.transfer.schedule.DUEL_AGE", 0.8)
         looks = 0
-        choose = downloads.pool._choose
+        choose = downloads.pool._schedule.choose
 
-        def counted(now: float) -> object:
+        def counted(now: float, *, small: bool) -> object:
             nonlocal looks
             looks += 1
-            return choose(now)
+            return choose(now, small=small)
 
-        monkeypatch.setattr(downloads.pool, "_choose", counted)
+        monkeypatch.setattr(downloads.pool._schedule, "choose", counted)
         gate = threading.Event()
         held = downloads.fetch(DATA, MemorySource(DATA, before_read=lambda _: wait_for(gate)))
         for other in downloads.fetch_all([content(size) for size in range(2000, 2100)], MemorySource):

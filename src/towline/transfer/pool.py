@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import logging
 import mmap
 import threading
 import time
-from collections import deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from towline.model.digest import Digest
@@ -20,21 +16,18 @@ from towline.transfer.blob import BlobTransfer
 from towline.transfer.desk import Desk
 from towline.transfer.distances import Distances
 from towline.transfer.growing import promised
+from towline.transfer.hashing import LAST_WORD, Hashing
 from towline.transfer.journal import BLOCK_BYTES
 from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
-from towline.transfer.segments import DUEL_AGE
+from towline.transfer.schedule import Entry, Schedule
 from towline.transfer.slots import Slots
 from towline.transfer.syncing import Syncing
-from towline.transfer.work import CROWDED, NEVER, Limits, Room, Terms, Traffic, Work
+from towline.transfer.work import Limits, Room, Terms, Traffic, Work
 from towline.transfer.worker import Worker
 
-_log = logging.getLogger("towline")
-
-_LOOK_AHEAD = 32
-"""How many transfers of one pull are compared for the next free thread: more than there are threads to share."""
-
 _AT_ONCE = 64
+"""How many blobs of a pull begin before the others are known: as many requests as go to a far host at once."""
 
 MOST_ACTIVE = 64
 """How many blobs of one pull are in the middle of their download at once, each with up to three files open: where a
@@ -48,9 +41,6 @@ for small blobs of a host that is far.
 
 SIGN_SECONDS = 0.5
 """Between two signs of life for the processes that follow a download here."""
-
-_LAST_WORD = 0.1
-"""Seconds that each hashing thread gets at the end, however long the receiving ones took: one block at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,42 +70,6 @@ class Handle:
         self._pool._let_go(self.transfer, self._patience)
 
 
-@dataclass(eq=False, slots=True)
-class _Entry:
-    transfer: BlobTransfer
-    owner: Hashable
-    handles: int = 1
-    workers: int = 0
-    queued: bool = False
-    due: float | None = None
-
-    @property
-    def small(self) -> bool:
-        return self.transfer.small
-
-
-@dataclass(eq=False, slots=True)
-class _Group:
-    """What one pull wants fetched: entries in the order in which it named them."""
-
-    queue: deque[_Entry] = field(default_factory=deque)
-    workers: int = 0
-
-    def neediest(self, *, small: bool, begun: bool) -> _Entry | None:
-        """The entry with the fewest threads, among the first of the queue; the first of several. Of small blobs alone,
-        or of those that have begun, where only those are wanted.
-        """
-        best: _Entry | None = None
-        for entry in itertools.islice(self.queue, _LOOK_AHEAD):
-            if (small and not entry.small) or (begun and not entry.transfer.begun):
-                continue
-            if not entry.workers:
-                return entry
-            if best is None or entry.workers < best.workers:
-                best = entry
-        return best
-
-
 class Pool:
     """All transfers of one process, on `connections` receiving threads, a few more while some wait in silence, and at
     most `hashers` hashing ones.
@@ -138,16 +92,36 @@ class Pool:
         self.active: set[BlobTransfer] = set()
         """The transfers whose turn has come, and that are not over."""
         self.distances = Distances()
-        """How far the hosts of sources are, as far as it is known: others may know more."""
-        far = self.distances.far
+        """How far the hosts of sources are."""
+        self._connections = connections
         self._desk = Desk()
         self._syncing = Syncing(here=connections // 4)
-        self._terms = Terms(
+        self._hashing = Hashing(hashers)
+        self._terms = self._shared_terms(limits, connections_per_host)
+        self._rates = [rate] if rate is not None else []
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._entries: dict[BlobTransfer, Entry] = {}
+        self._by_blob: dict[tuple[Digest, int], Entry] = {}
+        self._schedule = Schedule()
+        self._idle = 0
+        self._hanging = 0
+        self._workers: set[Worker] = set()
+        self._receivers: set[int] = set()
+        self._signers: set[Worker] = set()
+        self._closed = False
+        self._closing = threading.Event()
+        self._life = Life()
+
+    def _shared_terms(self, limits: Limits, per_host: int) -> Terms:
+        """Those of all pulls. Small blobs have more connections to a host that is far."""
+        far = self.distances.far
+        return Terms(
             limits=limits,
-            large=Room(Slots(connections_per_host, self._freed), Slots(max(MOST_ACTIVE, 2 * connections), self._freed)),
-            small=Room(
-                Slots(connections_per_host, self._freed, times=lambda host: MOST_THREADS if far(host) else 1),
-                Slots(max(MOST_ACTIVE, 2 * MOST_THREADS * connections), self._freed),
+            large=self._room(Slots(per_host, self._freed), self._connections),
+            small=self._room(
+                Slots(per_host, self._freed, times=lambda host: MOST_THREADS if far(host) else 1),
+                MOST_THREADS * self._connections,
             ),
             syncing=self._syncing,
             traffic=self.traffic,
@@ -156,31 +130,9 @@ class Pool:
             active=self.active,
             places=set(),
         )
-        self._rates = [rate] if rate is not None else []
-        self._connections = connections
-        self._hashers = hashers
-        self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
-        self._entries: dict[BlobTransfer, _Entry] = {}
-        self._by_blob: dict[tuple[Digest, int], _Entry] = {}
-        self._groups: dict[Hashable, _Group] = {}
-        self._later: list[tuple[float, int, _Entry]] = []
-        self._ticket = itertools.count()
-        self._idle = 0
-        self._large_ones = 0
-        self._hanging = 0
-        self._crowded = False
-        self._workers: set[Worker] = set()
-        self._receivers: set[int] = set()
-        self._to_hash: deque[Work] = deque()
-        self._hash_wake = threading.Condition()
-        self._hash_idle = 0
-        self._hash_threads: set[Worker] = set()
-        self._signers: set[Worker] = set()
-        self._closed = False
-        self._closing = threading.Event()
-        self._nothing_comes = False
-        self._life = Life()
+
+    def _room(self, slots: Slots, threads: int) -> Room:
+        return Room(slots, Slots(max(MOST_ACTIVE, 2 * threads), self._freed))
 
     def fetch(
         self, wanted: Sequence[Wanted], owner: Hashable, patience: Patience, *, rate: Rate | None = None
@@ -223,13 +175,13 @@ class Pool:
                     entry.handles += 1
                     joined.append((entry.transfer, blob))
                 handles.append(Handle(self, entry.transfer, bytes_found, patience))
-                self._enqueue(entry)
+                self._schedule.add(entry)
             if wanted:
                 self._call_thread()  # which calls the next one, as long as there is work
                 self._call_signer()
         return joined
 
-    def _entry(self, blob: Wanted, found: int, terms: Terms, patience: Patience) -> _Entry:
+    def _entry(self, blob: Wanted, found: int, terms: Terms, patience: Patience) -> Entry:
         transfer = BlobTransfer(
             blob.digest,
             blob.size,
@@ -239,9 +191,9 @@ class Pool:
             patience,
             found=found,
             poke=self._poke,
-            hash_soon=self._hash_soon,
+            hash_soon=self._hashing.soon,
         )
-        entry = _Entry(transfer, terms.owner)
+        entry = Entry(transfer, terms.owner)
         self._entries[transfer] = self._by_blob[blob.digest, blob.size] = entry
         return entry
 
@@ -257,12 +209,10 @@ class Pool:
         deadline = time.monotonic() + timeout
         for worker in list(self._workers):
             worker.join(max(0.0, deadline - time.monotonic()))
-        with self._hash_wake:
-            self._nothing_comes = True  # only now: a receiving thread hands what it wrote to one that hashes
-            self._hash_wake.notify_all()
-        for worker in [*self._hash_threads, *self._signers]:
-            worker.join(max(_LAST_WORD, deadline - time.monotonic()))
-        self._syncing.close(max(_LAST_WORD, deadline - time.monotonic()))
+        self._hashing.close(deadline - time.monotonic())  # only now: a receiving thread hands it what it wrote
+        for worker in list(self._signers):
+            worker.join(max(LAST_WORD, deadline - time.monotonic()))
+        self._syncing.close(max(LAST_WORD, deadline - time.monotonic()))
 
     def is_busy(self, now: float) -> bool:
         """Whether anything moves, or rests for a while, so that others wait for their turn. To be called a few times a
@@ -277,15 +227,13 @@ class Pool:
         """
         with self._lock:
             self._hanging = self._silent()
-            self._crowded = False
-            due = self._later and self._later[0][0] <= time.monotonic()
-            if due or any(group.queue for group in self._groups.values()):
+            self._schedule.crowded = False
+            due = self._schedule.due
+            if self._schedule.waiting or (due is not None and due <= time.monotonic()):
                 self._call_thread()
             if self._entries or self._terms.places:
                 self._call_signer()
-        with self._hash_wake:
-            if self._to_hash:
-                self._call_hasher()
+        self._hashing.nudge()
 
     def _let_go(self, transfer: BlobTransfer, patience: Patience) -> None:
         transfer.forgo(patience)
@@ -309,20 +257,8 @@ class Pool:
         with self._lock:
             entry = self._entries.get(transfer)
             if entry is not None:
-                self._enqueue(entry)
+                self._schedule.add(entry)
                 self._call_thread()
-
-    def _enqueue(self, entry: _Entry) -> None:
-        """Has the entry asked for work by the next thread that is called. Under lock."""
-        if entry.queued or entry.transfer.concluded:
-            return
-        entry.queued = True
-        entry.due = None
-        queue = self._groups.setdefault(entry.owner, _Group()).queue
-        if entry.transfer.begun:  # before those whose turn has not come: they could not begin while this one waits
-            queue.appendleft(entry)
-        else:
-            queue.append(entry)
 
     def _freed(self) -> None:
         """A connection or a place was given back. Whoever waits for one says so before the last look for it.
@@ -330,9 +266,9 @@ class Pool:
         A receiving thread looks for itself when it is through: to wake another one, each time, that finds nothing then
         costs more than a small blob.
         """
-        if self._crowded and threading.get_ident() not in self._receivers:
+        if self._schedule.crowded and threading.get_ident() not in self._receivers:
             with self._lock:
-                self._crowded = False
+                self._schedule.crowded = False
                 self._call_thread()
 
     def _call_thread(self) -> None:
@@ -382,115 +318,26 @@ class Pool:
             finally:
                 worker.transfer = None
                 with self._lock:
-                    self._count(entry, -1)
+                    self._schedule.count(entry, -1)
 
-    def _next(self) -> tuple[_Entry, Work] | None:
+    def _next(self) -> tuple[Entry, Work] | None:
         """Waits for something to do; None when the pool closes. Under lock."""
         while not self._closed:
             now = time.monotonic()
-            self._recall(now)
-            chosen = self._choose(now)
+            small = self._schedule.large_ones >= self._connections + self._hanging
+            chosen = self._schedule.choose(now, small=small)
             if chosen is not None:
-                if not self._crowded and any(group.queue for group in self._groups.values()):
+                if self._schedule.waiting and not self._schedule.crowded:
                     self._call_thread()
                 return chosen
             self._desk.leave()
+            due = self._schedule.due
             self._idle += 1
             try:
-                self._wake.wait(self._later[0][0] - now if self._later else None)
+                self._wake.wait(due - now if due is not None else None)
             finally:
                 self._idle -= 1
         return None
-
-    def _recall(self, now: float) -> None:
-        """Has the entries whose time has come asked again. Of those for which it means nothing any more, as they are
-        over or were asked meanwhile, none stays the next: each would wake every idle thread in its time.
-        """
-        while self._later:
-            due, _, entry = self._later[0]
-            counts = entry.due == due and not entry.transfer.concluded
-            if counts and due > now:
-                return
-            heapq.heappop(self._later)
-            if counts:
-                self._enqueue(entry)
-
-    def _choose(self, now: float) -> tuple[_Entry, Work] | None:
-        small = self._large_ones >= self._connections + self._hanging
-        for owner, group in sorted(self._groups.items(), key=lambda item: item[1].workers):
-            begun = False
-            while (entry := group.neediest(small=small, begun=begun)) is not None:
-                answer = self._ask(entry, now)
-                if not isinstance(answer, float):
-                    if entry.small:  # one thread has all of it to do, unless that takes long
-                        self._ask_later(group, entry, now + DUEL_AGE)
-                    self._count(entry, 1)
-                    return entry, answer
-                if answer != CROWDED:
-                    self._ask_later(group, entry, answer)
-                elif begun or entry.transfer.begun:
-                    break
-                else:  # there is no place for another one: those that have theirs may still use more threads
-                    begun = True
-            if not group.workers and not group.queue:
-                del self._groups[owner]
-        return None
-
-    def _ask_later(self, group: _Group, entry: _Entry, due: float) -> None:
-        group.queue.remove(entry)
-        entry.queued = False
-        if due != NEVER:
-            entry.due = due
-            heapq.heappush(self._later, (due, next(self._ticket), entry))
-
-    def _ask(self, entry: _Entry, now: float) -> Work | float:
-        answer = entry.transfer.take(now)
-        if answer == CROWDED:
-            self._crowded = True  # and only then the last look: what is given back after it is told of
-            answer = entry.transfer.take(now)
-        return answer
-
-    def _count(self, entry: _Entry, by: int) -> None:
-        """So many threads more work on it."""
-        group = self._groups[entry.owner]
-        group.workers += by
-        entry.workers += by
-        if not entry.small:
-            self._large_ones += by
-        if not group.workers and not group.queue:
-            del self._groups[entry.owner]
-
-    # Hashing
-
-    def _hash_soon(self, work: Work) -> None:
-        with self._hash_wake:
-            self._to_hash.append(work)
-            self._call_hasher()
-
-    def _call_hasher(self) -> None:
-        """There is something to hash. Under its lock."""
-        if self._hash_idle:
-            self._hash_wake.notify()
-        elif len(self._hash_threads) < self._hashers and not self._nothing_comes:
-            Worker.begin(self._hash, "towline-hash", self._hash_threads)
-
-    def _hash(self, _: Worker) -> None:
-        buffer = memoryview(bytearray(BLOCK_BYTES))
-        while True:
-            with self._hash_wake:
-                while not self._to_hash:
-                    if self._nothing_comes:
-                        return
-                    self._hash_idle += 1
-                    try:
-                        self._hash_wake.wait()
-                    finally:
-                        self._hash_idle -= 1
-                work = self._to_hash.popleft()
-            try:
-                work(buffer)
-            except Exception:  # noqa: BLE001 - as above
-                _log.exception("a download failed by a fault in towline")
 
     # Signs of life
 
