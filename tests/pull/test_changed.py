@@ -21,6 +21,7 @@ from tests.support.models import Blob, Model, generate
 from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
 from towline.errors import TowlineError
+from towline.files.confined import Confined
 from towline.model.digest import Digest
 from towline.model.manifest import MODEL_LAYER
 from towline.store import recheck, verified
@@ -361,6 +362,27 @@ class TestTheRecord:
     @pytest.fixture
     def record(self, pulling: Pulling, name: str) -> Path:
         return pulling.layout.own / "verified"
+
+    def test_what_a_pull_notes_itself_it_does_not_read_again(
+        self, registry: FaultRegistry, pulling: Pulling, name: str, record: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reads: list[Confined] = []
+        real = verified._read
+
+        def counted(path: Confined) -> bytes:
+            reads.append(path)
+            return real(path)
+
+        monkeypatch.setattr(verified, "_read", counted)
+        other = generate(64 << 10, seed=71)
+        for _ in range(2):
+            pulling.pull(registry.add(other, "library/other"), other)
+        assert not reads
+        known = pulling.puller.store._verified
+        assert known._current() == verified._parse(record.read_bytes())
+        record.write_bytes(record.read_bytes())  # as another process might
+        known._current()
+        assert len(reads) == 1
 
     @pytest.mark.parametrize(
         "spoil",

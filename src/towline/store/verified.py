@@ -22,6 +22,7 @@ import time
 import uuid
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import starmap
 from typing import NewType
 
 import xxhash
@@ -146,19 +147,28 @@ class Verified:
 
         With `anew`, all others that have a record keep it: another process may have put the blob into the store since.
         """
-        if anew is not None:
-            known = self._current()
-            stamps = {
-                each: seen for each, seen in stamps.items() if each in anew or bytes.fromhex(each.hex) not in known
-            }
-        records = b"".join(_record(digest, seen) for digest, seen in stamps.items())
-        if not records:
+        known = self._current()
+        told = {
+            key: seen
+            for digest, seen in stamps.items()
+            if (key := bytes.fromhex(digest.hex)) not in known or anew is None or digest in anew
+        }
+        if not told:
             return
+        records = b"".join(starmap(_record, told.items()))
         try:
             with open(open_file(self._path, os.O_APPEND), "ab") as file:
+                before = os.fstat(file.fileno())
                 file.write(records)
+                file.flush()
+                after = os.fstat(file.fileno())
         except OSError as error:
             _warn((error.strerror or str(error)).lower())
+            return
+        with self._lock:  # what was just written need not be read again: that takes as long as a look at all blobs
+            alone = after.st_size == before.st_size + len(records)
+            if alone and self._stamps is known and (not before.st_size or self._read_at == _mark(before)):
+                self._stamps, self._read_at = {**known, **told}, _mark(after)
 
     def compact(self) -> None:
         """Writes the file anew where most of it tells of blobs that are gone, or of nothing. Raises nothing."""
@@ -176,19 +186,18 @@ class Verified:
     def _compact(self, tmp: Confined) -> None:
         raw = _read(self._path)
         here = set(os.listdir(self._layout.blobs))
-        stamps = {Digest(digest.hex()): seen for digest, seen in _parse(raw).items()}
-        kept = b"".join(_record(digest, seen) for digest, seen in stamps.items() if digest.file_name in here)
+        stamps = _parse(raw).items()
+        kept = b"".join(_record(digest, seen) for digest, seen in stamps if f"sha256-{digest.hex()}" in here)
         if os.lstat(self._path).st_size > 2 * len(kept) + _SLACK_BYTES:
             write_file(self._layout.own / "verified", kept, tmp)
 
     def _current(self) -> Mapping[bytes, Stamp]:
         with self._lock:
             try:
-                there = os.lstat(self._path)
-                read_at = (stamp(there), there.st_ctime_ns)
-                if read_at != self._read_at:
+                mark = _mark(os.lstat(self._path))
+                if mark != self._read_at:
                     self._stamps = _parse(_read(self._path))
-                    self._read_at = read_at
+                    self._read_at = mark
             except OSError:
                 self._stamps, self._read_at = {}, None
             return self._stamps
@@ -231,8 +240,13 @@ def _touch(path: str) -> int:
     return 0
 
 
-def _record(digest: Digest, seen: Stamp) -> bytes:
-    body = bytes.fromhex(digest.hex) + seen
+def _mark(there: os.stat_result) -> object:
+    """By what it is known whether the file of the records is what it was."""
+    return stamp(there), there.st_ctime_ns
+
+
+def _record(digest: bytes, seen: Stamp) -> bytes:
+    body = digest + seen
     return _RECORD.pack(_MAGIC, body[:32], seen, _checksum(body))
 
 
