@@ -8,6 +8,7 @@ from towline.pulling import Pull
 from towline.store.publication import Publication
 from towline.tracks import Track, Tracks
 from towline.transfer.growing import promised
+from towline.transfer.work import Wanted
 
 
 class DryRun(Pull):
@@ -33,4 +34,4 @@ class DryRun(Pull):
         """Bytes of it that an interrupted pull left; of one that is in the store with wrong bytes nothing is kept."""
         if not outlook.has_begun(blob) or self._store.has_blob(blob.digest, blob.size):
             return 0
-        return promised(outlook.staged(blob), blob.digest, blob.size)
+        return promised(Wanted(blob.digest, blob.size, (), outlook.staged(blob)))

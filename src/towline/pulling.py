@@ -21,8 +21,9 @@ from towline.store.publication import Publication
 from towline.store.recheck import Recheck
 from towline.store.store import Store
 from towline.tracks import Moving, Track, Tracks
-from towline.transfer.pool import Handle, Pool, Wanted
+from towline.transfer.pool import Handle, Pool
 from towline.transfer.rate import Rate
+from towline.transfer.work import Wanted
 from towline.watching import Course, Watcher
 
 SAID_AFTER = 3.0

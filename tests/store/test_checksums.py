@@ -16,7 +16,7 @@ from tests.support.registry import FaultRegistry
 from towline.model.checksums import Checksums
 from towline.model.digest import Digest
 from towline.store.checksums import checksums
-from towline.store.staging import StagedBlob
+from towline.store.staging import staging_of
 
 MIB = 1 << 20
 
@@ -84,7 +84,7 @@ class TestKeeping:
             eventually((pulling.staged(model.weights) / "whole").exists, "the weights to be whole")
             following.close()
             layout = pulling.layout
-            assert StagedBlob(layout, model.weights.digest, model.weights.size).place(layout.blob(model.weights.digest))
+            assert staging_of(layout, model.weights.digest, model.weights.size).place(layout.blob(model.weights.digest))
         with Pulling(store_path) as pulling:
             pulling.puller.store.prepare()
             assert not pulling.staged(model.weights).exists()

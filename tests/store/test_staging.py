@@ -18,23 +18,25 @@ from tests.support.pulling import Pulling, eventually
 from tests.support.registry import FaultRegistry
 from towline.errors import StoreError
 from towline.model.digest import Digest
+from towline.store.staged_small import StagedSmall
 from towline.store.staging import StagedBlob
 from towline.store.verified import stamp
 
 MIB = 1 << 20
 
 
+def small(pulling: Pulling, data: bytes) -> StagedSmall:
+    return StagedSmall(pulling.layout, Digest.of(data), len(data), begun=True, wrong=None)
+
+
 class TestAStoreThatIsRemoved:
     """What another download began in the same place is not taken for what was verified."""
 
-    @staticmethod
-    def staged(pulling: Pulling, size: int) -> tuple[bytes, StagedBlob, StagedBlob]:
-        data = bytes(range(250)) * (size // 250)
-        digest = Digest.of(data)
-        return data, StagedBlob(pulling.layout, digest, size), StagedBlob(pulling.layout, digest, size)
+    LARGE, SMALL = bytes(range(250)) * 8000, bytes(range(250)) * 36
 
     def test_of_a_large_blob(self, pulling: Pulling) -> None:
-        data, one, other = self.staged(pulling, 2_000_000)
+        data = self.LARGE
+        one, other = (StagedBlob(pulling.layout, Digest.of(data), len(data), begun=True, wrong=None) for _ in range(2))
         assert one.acquire()
         with open(one.data_path, "w+b") as verified:
             verified.write(data)
@@ -51,7 +53,8 @@ class TestAStoreThatIsRemoved:
         other.release()
 
     def test_of_a_small_one(self, pulling: Pulling) -> None:
-        data, one, other = self.staged(pulling, 9000)
+        data = self.SMALL
+        one, other = small(pulling, data), small(pulling, data)
         assert one.acquire()
         one.write(memoryview(data))
         shutil.rmtree(pulling.layout.staging)
@@ -65,7 +68,8 @@ class TestAStoreThatIsRemoved:
         other.release()
 
     def test_a_small_one_that_nobody_else_began_is_begun_anew(self, pulling: Pulling) -> None:
-        data, one, other = self.staged(pulling, 9000)
+        data = self.SMALL
+        one, other = small(pulling, data), small(pulling, data)
         assert one.acquire()
         shutil.rmtree(pulling.layout.staging)
         one.write(memoryview(data))
@@ -81,11 +85,10 @@ class TestSmallBlobs:
     DATA = b"You are a helpful assistant."
 
     @pytest.fixture
-    def stagings(self, pulling: Pulling) -> tuple[StagedBlob, StagedBlob]:
-        digest = Digest.of(self.DATA)
-        return StagedBlob(pulling.layout, digest, len(self.DATA)), StagedBlob(pulling.layout, digest, len(self.DATA))
+    def stagings(self, pulling: Pulling) -> tuple[StagedSmall, StagedSmall]:
+        return small(pulling, self.DATA), small(pulling, self.DATA)
 
-    def test_what_is_left_of_one_is_never_taken_for_a_claim(self, stagings: tuple[StagedBlob, StagedBlob]) -> None:
+    def test_what_is_left_of_one_is_never_taken_for_a_claim(self, stagings: tuple[StagedSmall, StagedSmall]) -> None:
         """Five words, as many as a claim has."""
         one, other = stagings
         assert one.acquire()
@@ -97,14 +100,14 @@ class TestSmallBlobs:
         other.release()
 
     def test_nothing_is_left_of_one_that_was_not_written(
-        self, pulling: Pulling, stagings: tuple[StagedBlob, StagedBlob]
+        self, pulling: Pulling, stagings: tuple[StagedSmall, StagedSmall]
     ) -> None:
         assert stagings[0].acquire()
         stagings[0].release()
         assert not os.listdir(pulling.layout.staging)
 
     def test_it_is_known_by_what_it_was_when_its_lock_was_given_back(
-        self, stagings: tuple[StagedBlob, StagedBlob]
+        self, stagings: tuple[StagedSmall, StagedSmall]
     ) -> None:
         one, _ = stagings
         assert one.acquire()
@@ -115,7 +118,7 @@ class TestSmallBlobs:
         assert one.stamp == stamp(os.stat(one.whole_path))
 
     def test_a_name_that_a_power_cut_left_beside_that_in_the_store_is_in_nobodys_way(
-        self, pulling: Pulling, stagings: tuple[StagedBlob, StagedBlob]
+        self, pulling: Pulling, stagings: tuple[StagedSmall, StagedSmall]
     ) -> None:
         one, _ = stagings
         assert one.acquire()
@@ -130,7 +133,7 @@ class TestSmallBlobs:
         assert stored.read_bytes() == self.DATA
 
     def test_where_the_file_system_has_no_locks_a_claim_stands_apart(
-        self, pulling: Pulling, stagings: tuple[StagedBlob, StagedBlob], monkeypatch: pytest.MonkeyPatch
+        self, pulling: Pulling, stagings: tuple[StagedSmall, StagedSmall], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def lacks(*_: object) -> None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

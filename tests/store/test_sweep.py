@@ -18,7 +18,7 @@ from towline.files.confined import AnyPath
 from towline.model.digest import Digest
 from towline.store.layout import Layout
 from towline.store.locks import FileLock
-from towline.store.staging import StagedBlob
+from towline.store.staging import staging_of
 from towline.store.store import Store
 
 MIB = 1 << 20
@@ -127,7 +127,7 @@ def test_one_whose_blob_is_in_the_store_is_removed(layout: Layout) -> None:
 
 
 def test_what_is_left_of_small_blobs_goes_with_age_or_when_the_blob_is_in_the_store(layout: Layout) -> None:
-    old, young, stored = (StagedBlob(layout, Digest(letter * 64), 1) for letter in "abc")
+    old, young, stored = (staging_of(layout, Digest(letter * 64), 1) for letter in "abc")
     for staging in (old, young, stored):
         for path in map(Path, (staging.data_path, staging.whole_path)):
             path.write_bytes(b"x")

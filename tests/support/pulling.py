@@ -20,7 +20,7 @@ from towline.model.name import ModelName
 from towline.puller import Puller
 from towline.settings import Settings
 from towline.store.layout import Layout, staging_key
-from towline.store.staging import StagedBlob
+from towline.store.staging import staging_of
 from towline.watching import Watcher
 
 PATIENCE = 30.0
@@ -91,7 +91,7 @@ class Pulling:
 
     def growing(self, blob: Blob) -> Path:
         """The file in which the blob grows, of whatever size."""
-        return Path(StagedBlob(self.layout, blob.digest, blob.size).data_path)
+        return Path(staging_of(self.layout, blob.digest, blob.size).data_path)
 
 
 class Following:

@@ -17,9 +17,9 @@ from towline.errors import Cancelled, SourceBusy
 from towline.model.digest import Digest
 from towline.patience import Patience
 from towline.transfer.blob import BlobTransfer
-from towline.transfer.pool import Handle, Pool, Wanted
+from towline.transfer.pool import Handle, Pool
 from towline.transfer.rate import Rate
-from towline.transfer.work import Limits
+from towline.transfer.work import Limits, Wanted
 
 MIB = 1 << 20
 

@@ -32,9 +32,9 @@ from towline.transfer.front import Front
 from towline.transfer.growing import GrowingFile
 from towline.transfer.hashing import Hashing
 from towline.transfer.journal import BLOCK_BYTES, Journal
-from towline.transfer.pool import MOST_ACTIVE, Pool, Wanted
+from towline.transfer.pool import MOST_ACTIVE, Pool
 from towline.transfer.slots import Slots
-from towline.transfer.work import LOOK_AGAIN, Room
+from towline.transfer.work import LOOK_AGAIN, Room, Wanted
 
 SIZE = 20 * MIB
 DATA = content(SIZE)

@@ -87,7 +87,7 @@ class Layout:
         return f"{self.blobs}/{digest.file_name}"
 
     def staged(self, key: str) -> Confined:
-        """The folder in which a blob grows; see `staging_key`."""
+        """What is called so among the stagings: see `staging_key`."""
         return Confined(self._own.base, self._staging, key, self._root)
 
     def lock(self, name: str) -> Confined:

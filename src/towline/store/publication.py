@@ -32,7 +32,8 @@ from towline.store.layout import Layout
 from towline.store.locks import FileLock, waiting_for
 from towline.store.recheck import Recheck
 from towline.store.references import digests_in
-from towline.store.staging import StagedBlob, clean, whole_name
+from towline.store.staged_small import StagedSmall, whole_name
+from towline.store.staging import StagedBlob, clean, staging_of
 from towline.store.unused import Unused
 from towline.store.verified import Stamp, Verified, stamp
 
@@ -68,7 +69,7 @@ class Publication:
         self._pins = layout.pinned(ticket)
         self._lock = FileLock(layout.lock(f"pull-{ticket}"))
         self._held = held(self._pins, layout.inside("staging"), layout.inside("locks"))
-        self._staged: dict[Descriptor, StagedBlob] = {}
+        self._staged: dict[Descriptor, StagedBlob | StagedSmall] = {}
         self._fetched: dict[Digest, Stamp] = {}
         self._begun: set[str] = set()
         self._current = False
@@ -96,11 +97,11 @@ class Publication:
         self._lock.release()
         self._held.__exit__(None, None, None)
 
-    def staged(self, blob: Descriptor) -> StagedBlob:
+    def staged(self, blob: Descriptor) -> StagedBlob | StagedSmall:
         """Where the blob grows."""
         digest = blob.digest
         begun, wrong = digest.hex in self._begun, self._wrong.get(digest)
-        staged = self._staged[blob] = StagedBlob(self._layout, digest, blob.size, begun=begun, wrong=wrong)
+        staged = self._staged[blob] = staging_of(self._layout, digest, blob.size, begun=begun, wrong=wrong)
         return staged
 
     def missing(self) -> list[Descriptor]:
@@ -291,7 +292,7 @@ class Publication:
         for blob in blobs:
             (staged if blob.size <= BLOCK_BYTES and blob.digest in self._fetched else pinned).append(blob)
         missing = self._link(pinned, self._pins, lambda blob: blob.digest.file_name)
-        missing += self._link(staged, self._layout.inside("staging"), whole_name)
+        missing += self._link(staged, self._layout.inside("staging"), lambda blob: whole_name(blob.digest, blob.size))
         sync_folder(self._layout.blobs)
         return missing
 

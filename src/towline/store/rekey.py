@@ -14,7 +14,7 @@ from towline.model.checksums import BLOCK_BYTES
 from towline.model.digest import Digest
 from towline.store.layout import Layout, staging_key
 from towline.store.locks import FileLock
-from towline.store.staging import StagedBlob
+from towline.store.staging import staging_of
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _SIZE = struct.Struct("<8xQ")
@@ -41,7 +41,7 @@ def _rename(layout: Layout, name: str) -> None:
         rename(folder, layout.staged(staging_key(Digest(name), size)))
         return
     with contextlib.suppress(FileNotFoundError):  # so small a blob has no folder any more, and no parts
-        rename(folder / "whole", StagedBlob(layout, Digest(name), size).whole_path)
+        rename(folder / "whole", staging_of(layout, Digest(name), size).whole_path)
     remove_tree(folder)
 
 

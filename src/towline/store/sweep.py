@@ -12,7 +12,8 @@ from towline.files.confined import Confined, at, names_in, remove_tree
 from towline.store.checksums import sweep_checksums
 from towline.store.layout import Layout, staged_as
 from towline.store.locks import FileLock, NoLocks
-from towline.store.staging import StagedBlob
+from towline.store.staged_small import lock_of
+from towline.store.staging import staging_of
 from towline.store.verified import Verified
 
 EPOCH = 1735689600.0
@@ -32,12 +33,11 @@ def sweep(layout: Layout, verified: Verified, *, staging_ttl: float) -> None:
     for entry in _entries(layout.inside("staging")):
         blob = staged_as(entry.name.partition(".")[0])
         if blob is not None and not verified.doubts(*blob):  # else it may be there to take the place of what is wrong
-            StagedBlob(layout, *blob).clean()
+            staging_of(layout, *blob).clean()
         if _age(entry) > staging_ttl:
-            key, _, kind = entry.name.partition(".")
-            if kind == "whole" and pulling:
+            if pulling and entry.name.endswith(".whole"):
                 continue  # a small blob, which a pull that is not through may count on
-            _remove_if_free(entry, FileLock(entry, with_data=True) if kind == "data" else FileLock(layout.lock(key)))
+            _remove_if_free(entry, lock_of(entry, layout))
     sweep_checksums(layout)
     for file in _entries(layout.inside("locks")):
         with contextlib.suppress(OSError, Starved):

@@ -19,13 +19,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from towline.errors import Cancelled, TowlineError
-from towline.model.digest import Digest
 from towline.patience import Life, Patience, Pulse
 from towline.transfer.download import Download
-from towline.transfer.journal import BLOCK_BYTES, journaled_bytes
-from towline.transfer.protocols import BlobSource, Staging
+from towline.transfer.growing import journaled
+from towline.transfer.journal import BLOCK_BYTES
+from towline.transfer.protocols import BlobSource
 from towline.transfer.small import SmallDownload
-from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Work, meaning
+from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Wanted, Work, meaning
 
 _OVERDUE = 1.0
 """Seconds after which a look at the place of another process, which does not come, waits for its turn."""
@@ -69,10 +69,7 @@ class BlobTransfer:
 
     def __init__(
         self,
-        digest: Digest,
-        size: int,
-        sources: Sequence[BlobSource],
-        staging: Staging,
+        blob: Wanted,
         terms: Terms,
         patience: Patience,
         *,
@@ -80,14 +77,14 @@ class BlobTransfer:
         poke: Callable[[BlobTransfer], None],
         hash_soon: Callable[[Work], None],
     ) -> None:
-        self.digest = digest
-        self.size = size
+        self.digest = blob.digest
+        self.size = blob.size
         self.error: TowlineError | None = None
         """Why it failed, once it is over."""
         self.found = found
         """Bytes that were on disk when the transfer became known."""
-        self._sources = sources
-        self._staging = staging
+        self._sources = blob.sources
+        self._staging = blob.staging
         self._terms = terms
         self._patience = [patience]
         self._poke = poke
@@ -244,7 +241,8 @@ class BlobTransfer:
         with self._lock:
             if self._state is _State.PREPARING:
                 kind = SmallDownload if self.small else Download
-                self._download = kind(self.digest, self.size, self._sources, self._staging, self._terms, crew)
+                blob = Wanted(self.digest, self.size, self._sources, self._staging)
+                self._download = kind(blob, self._terms, crew)
             return self._download
 
     def _is_endless(self) -> bool:
@@ -256,7 +254,7 @@ class BlobTransfer:
             self._conclude(None)
             return
         now, sign = time.monotonic(), self._staging.last_sign()
-        shown = min(journaled_bytes(self._staging.journal_path, self.size, self.digest), max(self.size - 1, 0))
+        shown = journaled(self._staging, self.digest, self.size)
         with self._lock:
             self._life = self._life or Life()
             self._life.note(sign, now)

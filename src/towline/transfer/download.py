@@ -11,21 +11,21 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 from towline.errors import Cancelled, SourceError, TowlineError
-from towline.model.digest import Digest
 from towline.patience import Pulse
 from towline.transfer.front import Front
 from towline.transfer.growing import GrowingFile
 from towline.transfer.journal import BLOCK_BYTES
 from towline.transfer.pace import Pace
-from towline.transfer.protocols import BlobSource, Staging
+from towline.transfer.protocols import BlobSource, LargeStaging
 from towline.transfer.reception import Reception
 from towline.transfer.recovered import Block
 from towline.transfer.segments import Plan, Segment
 from towline.transfer.supplier import Supplier
 from towline.transfer.suppliers import Suppliers
-from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Work, meaning
+from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Wanted, Work, meaning
 
 INLINE_BYTES = 4 << 20
 """Blobs up to this size are hashed by the thread that receives them: handing them over would cost more."""
@@ -51,20 +51,13 @@ class Download:
     there already, `_crowded` whether all connections to those that may be asked were taken at the last look.
     """
 
-    def __init__(
-        self,
-        digest: Digest,
-        size: int,
-        sources: Sequence[BlobSource],
-        staging: Staging,
-        terms: Terms,
-        crew: Crew,
-    ) -> None:
-        self.digest = digest
-        self.size = size
+    def __init__(self, blob: Wanted, terms: Terms, crew: Crew) -> None:
+        self.digest = digest = blob.digest
+        self.size = size = blob.size
         self.shown = 0
         self.step = min([BLOCK_BYTES, *(rate.step for rate in terms.rates)])
-        self._suppliers = Suppliers(digest, sources, terms.limits.refused_timeout, terms.large.slots)
+        self._suppliers = Suppliers(digest, blob.sources, terms.limits.refused_timeout, terms.large.slots)
+        staging = cast("LargeStaging", blob.staging)
         self._growing = GrowingFile(staging, digest, size, writeback=terms.limits.writeback, syncing=terms.syncing)
         self._terms = terms
         self._crew = crew

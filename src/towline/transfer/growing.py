@@ -11,16 +11,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from towline.errors import TowlineError
 from towline.files.confined import open_file, same_file
 from towline.model.digest import Digest
 from towline.transfer import disk
 from towline.transfer.journal import BLOCK_BYTES, Journal, journaled_bytes
-from towline.transfer.protocols import Staging
+from towline.transfer.protocols import LargeStaging, Staging
 from towline.transfer.recovered import Recovered
 from towline.transfer.syncing import Lane, Syncing
-from towline.transfer.work import meaning
+from towline.transfer.work import Wanted, meaning
 
 WRITEBACK_BYTES = 16 << 20
 """Bytes after which the disk is asked to begin writing them."""
@@ -46,13 +47,21 @@ class Found:
         return [*self.extents, *self.blocks.ranges()]
 
 
-def promised(staging: Staging, digest: Digest, size: int) -> int:
+def promised(blob: Wanted) -> int:
     """Bytes that are there at a glance, without the lock: all only where the whole blob is."""
-    if staging.is_whole():
-        return size
+    if blob.staging.is_whole():
+        return blob.size
+    if blob.size <= BLOCK_BYTES:
+        return 0
+    staging = cast("LargeStaging", blob.staging)
+    return min(journaled_bytes(staging.journal_path, blob.size, blob.digest) + staging.promised(), blob.size - 1)
+
+
+def journaled(staging: Staging, digest: Digest, size: int) -> int:
+    """Bytes of a growing blob that are written, as whoever writes them notes it; of up to a block that is none."""
     if size <= BLOCK_BYTES:
         return 0
-    return min(journaled_bytes(staging.journal_path, size, digest) + staging.promised(), size - 1)
+    return min(journaled_bytes(cast("LargeStaging", staging).journal_path, size, digest), size - 1)
 
 
 class GrowingFile:
@@ -65,7 +74,7 @@ class GrowingFile:
     Blobs of up to a block have no journal, and nothing of them is recovered: to fetch them again costs less.
     """
 
-    def __init__(self, staging: Staging, digest: Digest, size: int, *, writeback: bool, syncing: Syncing) -> None:
+    def __init__(self, staging: LargeStaging, digest: Digest, size: int, *, writeback: bool, syncing: Syncing) -> None:
         self._staging = staging
         self._digest = digest
         self._size = size

@@ -6,7 +6,7 @@ import mmap
 import threading
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from towline.model.digest import Digest
@@ -18,12 +18,11 @@ from towline.transfer.distances import Distances
 from towline.transfer.growing import promised
 from towline.transfer.hashing import LAST_WORD, Hashing
 from towline.transfer.journal import BLOCK_BYTES
-from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
 from towline.transfer.schedule import Entry, Schedule
 from towline.transfer.slots import Slots
 from towline.transfer.syncing import Syncing
-from towline.transfer.work import Limits, Room, Terms, Traffic, Work
+from towline.transfer.work import Limits, Room, Terms, Traffic, Wanted, Work
 from towline.transfer.worker import Worker
 
 _AT_ONCE = 64
@@ -41,16 +40,6 @@ for small blobs of a host that is far.
 
 SIGN_SECONDS = 0.5
 """Between two signs of life for the processes that follow a download here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A blob to be transferred: what it is, where its bytes come from, where they go. `size` in bytes."""
-
-    digest: Digest
-    size: int
-    sources: Sequence[BlobSource]
-    staging: Staging
 
 
 class Handle:
@@ -142,7 +131,7 @@ class Pool:
         `owner` is the pull that they count for, `patience` its own, `rate` a limit of that pull beside the pool's own.
         The first `_AT_ONCE` begin before all are known: to take thousands in takes as long as many a way to a registry.
         """
-        found = [promised(blob.staging, blob.digest, blob.size) if blob.staging.begun else 0 for blob in wanted]
+        found = [promised(blob) if blob.staging.begun else 0 for blob in wanted]
         rates = self._rates if rate is None else [*self._rates, rate]
         terms = replace(self._terms, owner=owner, rates=rates)
         handles: list[Handle] = []
@@ -182,17 +171,7 @@ class Pool:
         return joined
 
     def _entry(self, blob: Wanted, found: int, terms: Terms, patience: Patience) -> Entry:
-        transfer = BlobTransfer(
-            blob.digest,
-            blob.size,
-            blob.sources,
-            blob.staging,
-            terms,
-            patience,
-            found=found,
-            poke=self._poke,
-            hash_soon=self._hashing.soon,
-        )
+        transfer = BlobTransfer(blob, terms, patience, found=found, poke=self._poke, hash_soon=self._hashing.soon)
         entry = Entry(transfer, terms.owner)
         self._entries[transfer] = self._by_blob[blob.digest, blob.size] = entry
         return entry

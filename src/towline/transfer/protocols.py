@@ -52,20 +52,13 @@ class BlobSource(Protocol):
 
 
 class Staging(Protocol):
-    """A place where one blob grows until it is whole. It belongs to whoever holds its lock, in any process.
+    """A place where one blob grows until it is whole. It belongs to whoever holds its lock, in any process. By the
+    blob's size it is a `LargeStaging` or a `SmallStaging`.
 
     `begun` tells whether anything of the blob may be here from an earlier time.
     """
 
     begun: bool
-
-    @property
-    def data_path(self) -> AnyPath:
-        """The growing file."""
-
-    @property
-    def journal_path(self) -> AnyPath:
-        """What of the growing file is to be believed."""
 
     def is_whole(self) -> bool:
         """Whether the blob lies here (or in the store) verified and durable. Needs no lock."""
@@ -78,6 +71,21 @@ class Staging(Protocol):
 
     def last_sign(self) -> object:
         """Another value after each sign that the lock's holder gave. Needs no lock."""
+
+    def release(self) -> None:
+        """Gives the lock back; any number of times."""
+
+
+class LargeStaging(Staging, Protocol):
+    """That of a blob larger than a block, which comes in pieces."""
+
+    @property
+    def data_path(self) -> AnyPath:
+        """The growing file."""
+
+    @property
+    def journal_path(self) -> AnyPath:
+        """What of the growing file is to be believed."""
 
     def promised(self) -> int:
         """Bytes that another program has of the blob, as far as a glance tells. Needs no lock."""
@@ -96,17 +104,20 @@ class Staging(Protocol):
         lock. Raises StoreError.
         """
 
-    def read(self) -> bytes:
-        """What is there of a blob of up to a block, a byte beyond its size at most. Needs the lock. Raises OSError."""
-
-    def write(self, data: memoryview) -> None:
-        """Writes all of such a blob, in place of whatever is there. Needs the lock. Raises OSError, StoreError."""
-
-    def keep(self) -> None:
-        """What was written, or read, is verified: as `finish`."""
-
     def discard(self) -> None:
         """What is here proved wrong: removes it. Needs the lock."""
 
-    def release(self) -> None:
-        """Gives the lock back; any number of times."""
+
+class SmallStaging(Staging, Protocol):
+    """That of a blob of up to a block, which is written at once."""
+
+    def read(self) -> bytes:
+        """What is there of it, a byte beyond its size at most. Needs the lock. Raises OSError."""
+
+    def write(self, data: memoryview) -> None:
+        """Writes all of it, in place of whatever is there. Needs the lock. Raises OSError, StoreError."""
+
+    def keep(self) -> None:
+        """What was written, or read, is verified: makes it durable, then the whole blob. Needs the lock. Raises
+        StoreError.
+        """

@@ -12,15 +12,15 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 from towline.errors import Cancelled, SourceBusy, SourceError, TowlineError
-from towline.model.digest import Digest
 from towline.patience import Pulse
-from towline.transfer.protocols import BlobSource, ByteStream, Staging
+from towline.transfer.protocols import BlobSource, ByteStream, SmallStaging
 from towline.transfer.segments import DUEL_AGE, SILENT_AGE
 from towline.transfer.supplier import Supplier
 from towline.transfer.suppliers import Suppliers
-from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Work, meaning
+from towline.transfer.work import CROWDED, LOOK_AGAIN, NEVER, Crew, Terms, Wanted, Work, meaning
 
 _LONGEST_PAUSE = 0.05
 """Seconds of a limit's pause after which it is looked whether anybody still waits."""
@@ -82,20 +82,12 @@ class SmallDownload:
         "size",
     )
 
-    def __init__(
-        self,
-        digest: Digest,
-        size: int,
-        sources: Sequence[BlobSource],
-        staging: Staging,
-        terms: Terms,
-        crew: Crew,
-    ) -> None:
-        self.digest = digest
-        self.size = size
+    def __init__(self, blob: Wanted, terms: Terms, crew: Crew) -> None:
+        self.digest = blob.digest
+        self.size = blob.size
         self.shown = 0
-        self._suppliers = Suppliers(digest, sources, terms.limits.refused_timeout, terms.small.slots)
-        self._staging = staging
+        self._suppliers = Suppliers(blob.digest, blob.sources, terms.limits.refused_timeout, terms.small.slots)
+        self._staging = cast("SmallStaging", blob.staging)
         self._terms = terms
         self._crew = crew
         self._lock = threading.Lock()

@@ -12,6 +12,7 @@ from towline.model.checksums import BLOCK_BYTES
 from towline.model.digest import Digest
 from towline.transfer.desk import Desk
 from towline.transfer.distances import Distances
+from towline.transfer.protocols import BlobSource, Staging
 from towline.transfer.rate import Rate
 from towline.transfer.slots import Slots
 from towline.transfer.syncing import Syncing
@@ -29,6 +30,16 @@ CROWDED = float("-inf")
 """Every source that may be asked has as many connections as its host may have: ask again when one ends."""
 
 _log = logging.getLogger("towline")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A blob to be transferred: what it is, where its bytes come from, where they go. `size` in bytes."""
+
+    digest: Digest
+    size: int
+    sources: Sequence[BlobSource]
+    staging: Staging
 
 
 @dataclass(frozen=True, slots=True)
