@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Sequence
 
 from tests.support.models import Blob, Model
@@ -13,7 +12,7 @@ from bench.far import relayed
 from bench.figures import layers
 from bench.origin import Origin
 from bench.pull import pull_once
-from bench.rounds import interleave
+from bench.rounds import interleave, ratio
 from bench.row import Row
 from bench.workspace import Workspace
 from towline.model.manifest import MODEL_LAYER
@@ -57,11 +56,8 @@ def measure(work: Workspace) -> Sequence[Row]:
     over = f"a pull over `wrk`, {ROUND_TRIP * 1000:.0f} ms there and back"
     if without:
         return [*rows, Row.absent(over, "×", without, target=TARGET)]
-    pulled, paced = results["towline"], results["wrk"]
-    ratios = [a / b for a, b in zip(pulled, paced, strict=True)]
-    value = statistics.median(pulled) / statistics.median(paced)
     return [
-        Row.of(f"`wrk`, {CONNECTIONS} connections, a layer", "ms", paced),
+        Row.of(f"`wrk`, {CONNECTIONS} connections, a layer", "ms", results["wrk"]),
         *rows,
-        Row(over, "×", value, min(ratios), max(ratios), target=TARGET),
+        Row(over, "×", *ratio(results["towline"], results["wrk"]), target=TARGET),
     ]

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,12 +136,9 @@ def _addresses(work: Workspace) -> Sequence[Row]:
         with FaultRegistry() as registry:
             registry.add(model, REPOSITORY)
             for host in ("127.0.0.1", NAME):
-                puller = Puller(replace(Settings(models=work.fresh("store")), plain_http=(NAME,)))
-                start = time.perf_counter()
-                for _event in puller.join(ModelName.parse(f"{host}:{registry.port}/{REPOSITORY}")).events():
-                    pass
-                walls.append(time.perf_counter() - start)
-                puller.close()
+                settings = replace(Settings(models=work.fresh("store")), plain_http=(NAME,))
+                with contextlib.closing(Puller(settings)) as puller:
+                    walls.append(_finished(puller, f"{host}:{registry.port}/{REPOSITORY}"))
         return walls
 
     network = Network(work.fresh("network"), dead=[DEAD], names={NAME: [DEAD, "127.0.0.1"]})
@@ -157,44 +154,53 @@ def _disks(work: Workspace) -> Sequence[Row]:
     slow = [generate(5 << 20, seed=seed) for seed in (1, 2)]
     other = work.cut(400_000_000, seed=43)
     with FaultRegistry() as registry, Origin(work) as origin:
-        names = [registry.add(model, f"library/slow-{seed}") for seed, model in enumerate(slow)]
+        slow_ones = [registry.add(model, f"library/slow-{seed}") for seed, model in enumerate(slow)]
         name = origin.hold(other, "library/other")
 
-        def pull(*, beside: bool) -> float:
+        def pull(beside: Sequence[str]) -> float:
             store = work.fresh("store")
-            gate, waiting, sync = threading.Event(), threading.Semaphore(0), os.fsync
             held = {str(store / "towline/staging" / staging_key(m.weights.digest, m.weights.size)) for m in slow}
+            with contextlib.closing(Puller(Settings(models=store))) as puller, _slow_disk(held) as syncs:
+                for each in beside:
+                    puller.join(ModelName.parse(each))
+                for _ in beside:
+                    syncs.acquire()
+                return _finished(puller, name)
 
-            def slow_sync(file: Any) -> None:
-                if os.path.dirname(os.readlink(f"/proc/self/fd/{file}")) in held:
-                    waiting.release()
-                    gate.wait()
-                sync(file)
-
-            os.fsync = slow_sync  # type: ignore[assignment]
-            puller = Puller(replace(Settings(models=store)))
-            try:
-                others = [puller.join(ModelName.parse(each)) for each in names] if beside else []
-                for _ in others:
-                    waiting.acquire()
-                start = time.perf_counter()
-                for _event in puller.join(ModelName.parse(name)).events():
-                    pass
-                return time.perf_counter() - start
-            finally:
-                gate.set()
-                puller.close()
-                os.fsync = sync
-
-        times = interleave(
-            {"alone": functools.partial(pull, beside=False), "beside": functools.partial(pull, beside=True)},
-            work.scale.slow_rounds,
-        )
+        contestants = {"alone": functools.partial(pull, []), "beside": functools.partial(pull, slow_ones)}
+        times = interleave(contestants, work.scale.slow_rounds)
     costs = [slowed - alone for slowed, alone in zip(times["beside"], times["alone"], strict=True)]
     return [
         Row.of("an unrelated pull of 400 MB", "s", times["alone"]),
         Row.of("the same beside two blobs that wait for a disk: cost", "s", costs, target=0.3),
     ]
+
+
+@contextlib.contextmanager
+def _slow_disk(folders: Collection[str]) -> Iterator[threading.Semaphore]:
+    """Syncs of files in these folders begin at the end; each gives the semaphore back when it is asked for."""
+    gate, waiting, sync = threading.Event(), threading.Semaphore(0), os.fsync
+
+    def slow_sync(file: Any) -> None:
+        if os.path.dirname(os.readlink(f"/proc/self/fd/{file}")) in folders:
+            waiting.release()
+            gate.wait()
+        sync(file)
+
+    os.fsync = slow_sync  # type: ignore[assignment]
+    try:
+        yield waiting
+    finally:
+        gate.set()
+        os.fsync = sync
+
+
+def _finished(puller: Puller, name: str) -> float:
+    """Seconds of a pull in this process."""
+    start = time.perf_counter()
+    for _event in puller.join(ModelName.parse(name)).events():
+        pass
+    return time.perf_counter() - start
 
 
 def _crowd(work: Workspace) -> Sequence[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -73,10 +73,13 @@ def measure(work: Workspace) -> Sequence[Row]:
         contestants |= {"one": partial(watched, 1), "many": partial(watched, WATCHERS)}
         results = interleave(contestants if without else {"wrk": wrk, **contestants}, work.scale.slow_rounds)
     rows = [] if without else [Row.of(f"`wrk`, {connections} connections, a layer", "ms", results["wrk"])]
+    return [*rows, *_rows(results, cpus, count)]
+
+
+def _rows(results: Mapping[str, Sequence[float]], cpus: Sequence[float], count: int) -> Sequence[Row]:
     over, least, most = ratio(results["towline"], results["bare"])
     slowed, low, high = ((each - 1) * 100 for each in ratio(results["many"], results["one"]))
     return [
-        *rows,
         Row.of("the requests alone, through the HTTP client, nothing kept", "ms", results["bare"]),
         Row.of("a pull, a layer of 4 KiB", "ms", results["towline"], note=f"{count} layers"),
         Row("a pull over the requests alone", "×", over, least, most, target=TARGET),

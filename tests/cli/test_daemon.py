@@ -6,8 +6,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -31,21 +31,17 @@ A_TOWLINE = Info("1", "/store", "1:1")
 
 
 @contextmanager
-def raw(answer: bytes, *, hold: bool = False) -> Iterator[Address]:
-    """Something that answers every connection with these bytes; with `hold` it then keeps silent, else hangs up."""
+def served(converse: Callable[[socket.socket, threading.Event], None]) -> Iterator[Address]:
+    """Something that converses so with whoever connects, one after another; the event tells that it is to end."""
     over = threading.Event()
 
     def serve(listener: socket.socket) -> None:
-        while True:
-            try:
+        with suppress(OSError):
+            while True:
                 connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(65536)
-                connection.sendall(answer)
-                if hold:
-                    over.wait(30)
+                with connection, suppress(OSError):
+                    connection.recv(65536)
+                    converse(connection, over)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, args=(listener,))
@@ -56,6 +52,17 @@ def raw(answer: bytes, *, hold: bool = False) -> Iterator[Address]:
             over.set()
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+
+def raw(answer: bytes, *, hold: bool = False) -> AbstractContextManager[Address]:
+    """Something that answers every connection with these bytes; with `hold` it then keeps silent, else hangs up."""
+
+    def converse(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(answer)
+        if hold:
+            over.wait(30)
+
+    return served(converse)
 
 
 def ok(body: object, status: str = "200 OK") -> bytes:
@@ -127,31 +134,16 @@ ENDLESS = {
 }
 
 
-@contextmanager
-def endless(begin: bytes, piece: bytes, pause: float) -> Iterator[Address]:
+def endless(begin: bytes, piece: bytes, pause: float) -> AbstractContextManager[Address]:
     """Something whose answer never ends, for twenty seconds."""
-    over = threading.Event()
 
-    def serve(listener: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                with connection, suppress(OSError):
-                    connection.recv(65536)
-                    connection.sendall(begin)
-                    until = time.monotonic() + 20
-                    while not over.wait(pause) and time.monotonic() < until:
-                        connection.sendall(piece)
+    def converse(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(begin)
+        until = time.monotonic() + 20
+        while not over.wait(pause) and time.monotonic() < until:
+            connection.sendall(piece)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        try:
-            yield Address(port=listener.getsockname()[1])
-        finally:
-            over.set()
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
+    return served(converse)
 
 
 @pytest.mark.parametrize("answer", ENDLESS.values(), ids=ENDLESS)
