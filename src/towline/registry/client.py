@@ -28,6 +28,7 @@ from towline.registry.endpoints import Endpoint, endpoints, transport
 from towline.registry.failures import host_of
 from towline.registry.http import Call, HttpClient
 from towline.registry.race import Race
+from towline.registry.response import Response
 from towline.registry.wire import Allowance
 from towline.registry.words import MAX_WORDS_BYTES, Words, read_words, words_of
 from towline.settings import Settings
@@ -164,15 +165,11 @@ class Registry:
         asking = Asking(call, endpoint, name.repository, {"Accept": _ACCEPT}, Allowance.by(inquiry.patience))
         url = endpoint.url(name.repository, "manifests", reference)
         response = self._access.get(asking, url).response
-        words = words_of(response) if response.status not in (200, 206) else Words()
-        if response.status == 404 or (response.status == 400 and "NAME_INVALID" in words.codes):
+        try:
+            _check_answer(response, name, endpoint)
+        except NotFound:
             inquiry.arrived(url, 0, whole=True)
-            raise NotFound(
-                f"model {str(name)!r} not found at {endpoint.shown}; check its name and tag{words.unless_plain}"
-            )
-        check_status(response, f"the manifest of {name}", words)
-        if (response.headers.get("Content-Encoding") or "").lower() not in ("", "identity"):
-            raise InvalidManifest(f"{endpoint.shown} sends the manifest compressed, which was not asked for")
+            raise
         received = 0
 
         def landed(count: int) -> None:
@@ -191,6 +188,16 @@ class Registry:
         if (page := read_words(raw[:MAX_WORDS_BYTES], secrets=response.secrets)).web_page:
             raise InvalidManifest(f"{endpoint.shown} does not send the manifest of {name}{page}")
         return raw
+
+
+def _check_answer(response: Response, name: ModelName, endpoint: Endpoint) -> None:
+    """As far as its head tells. Raises NotFound, InvalidManifest, and what `check_status` does."""
+    words = words_of(response) if response.status not in (200, 206) else Words()
+    if response.status == 404 or (response.status == 400 and "NAME_INVALID" in words.codes):
+        raise NotFound(f"model {str(name)!r} not found at {endpoint.shown}; check its name and tag{words.unless_plain}")
+    check_status(response, f"the manifest of {name}", words)
+    if (response.headers.get("Content-Encoding") or "").lower() not in ("", "identity"):
+        raise InvalidManifest(f"{endpoint.shown} sends the manifest compressed, which was not asked for")
 
 
 def _read(parse: Callable[[bytes], T], raw: bytes, question: _Question) -> T:

@@ -1,8 +1,8 @@
 """Where the threads that fetch small blobs take turns.
 
-What such a blob costs is a few dozen calls of the system, at each of which Python lets another thread run: dozens of
-threads that do so at once spend much of it on changing turns. So one at a time does all that it has to,
-and leaves only while it waits for the network.
+What such a blob costs is some twenty calls of the system, at each of which Python lets another thread run: dozens of
+threads that do so at once spend much of it on changing turns. So one at a time does all that it has to, and leaves only
+while it waits for the network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from types import TracebackType
 
 LONGEST_TURN = 0.05
 """Seconds after which the others go on beside the one whose turn it is: a disk, or a share, may make that wait."""
-
 
 MOST_BYTES = 128 << 10
 """A blob's size up to which turns are taken: what is larger is better hashed and written by several threads at once."""
